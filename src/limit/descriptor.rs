@@ -1,0 +1,163 @@
+//! From the entries of a descriptor to a bucket key: typed, percent-encoded, at most 40 bytes.
+
+use sha2::{Digest, Sha256};
+use smallvec::SmallVec;
+use std::fmt;
+use std::net::IpAddr;
+
+/// Longest bucket key in bytes; a longer one is replaced by 128 bits of its SHA-256.
+pub const MAX_KEY: usize = 40;
+
+/// The name of one bucket, the same on every gateway: `t:search:c:acme`, or `#` and 32 hex digits
+/// where that would exceed [`MAX_KEY`] bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BucketKey {
+    length: u8,
+    bytes: [u8; MAX_KEY],
+}
+
+impl BucketKey {
+    /// The key as bytes, all of them visible ASCII.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.length)).unwrap_or(&self.bytes)
+    }
+}
+
+impl fmt::Display for BucketKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf8_lossy(self.as_bytes()))
+    }
+}
+
+impl fmt::Debug for BucketKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Writes a bucket key entry by entry. Every value carries its type and is percent-encoded, so no
+/// value reads like another type's or reaches into the next entry.
+pub struct KeyWriter {
+    text: SmallVec<[u8; 96]>,
+}
+
+impl KeyWriter {
+    /// Begins the key of a bucket of `policy`; `letter` stands for the algorithm, so that another
+    /// algorithm is another bucket.
+    pub fn new(letter: u8, policy: &str) -> Self {
+        let mut text = SmallVec::new();
+        text.push(letter);
+        text.push(b':');
+        text.extend_from_slice(policy.as_bytes());
+        KeyWriter { text }
+    }
+
+    /// Adds a typed value.
+    pub fn value(&mut self, kind: u8, value: &[u8]) {
+        self.text.extend_from_slice(&[b':', kind, b':']);
+        for &byte in value {
+            if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.') {
+                self.text.push(byte);
+            } else {
+                self.text.extend_from_slice(&[b'%', hex(byte >> 4), hex(byte & 15)]);
+            }
+        }
+    }
+
+    /// Adds an address: IPv4 in dots, IPv6 as the hex digits of its first `ipv6_prefix` bits.
+    pub fn address(&mut self, address: IpAddr, ipv6_prefix: u8) {
+        self.text.extend_from_slice(b":i:");
+        match address.to_canonical() {
+            IpAddr::V4(v4) => {
+                for (index, octet) in v4.octets().into_iter().enumerate() {
+                    if index > 0 {
+                        self.text.push(b'.');
+                    }
+                    self.decimal(octet);
+                }
+            }
+            IpAddr::V6(v6) => {
+                let prefix = u32::from(ipv6_prefix.min(128));
+                let mask = u128::MAX.checked_shl(128 - prefix).unwrap_or(0);
+                let bits = v6.to_bits() & mask;
+                for digit in 0..prefix.div_ceil(4) {
+                    self.text.push(hex((bits >> (124 - 4 * digit)) as u8 & 15));
+                }
+            }
+        }
+    }
+
+    /// Adds the one entry that everybody shares.
+    pub fn global(&mut self) {
+        self.text.extend_from_slice(b":g");
+    }
+
+    fn decimal(&mut self, octet: u8) {
+        if octet >= 100 {
+            self.text.push(b'0' + octet / 100);
+        }
+        if octet >= 10 {
+            self.text.push(b'0' + octet / 10 % 10);
+        }
+        self.text.push(b'0' + octet % 10);
+    }
+
+    /// The finished key.
+    pub fn finish(self) -> BucketKey {
+        let mut bytes = [0; MAX_KEY];
+        if let Some(room) = bytes.get_mut(..self.text.len()) {
+            room.copy_from_slice(&self.text);
+            return BucketKey { length: self.text.len() as u8, bytes };
+        }
+        let digest = Sha256::digest(&self.text);
+        let digits = digest.iter().take(16).flat_map(|byte| [hex(byte >> 4), hex(byte & 15)]);
+        let mut length = 0;
+        for (room, byte) in bytes.iter_mut().zip(std::iter::once(b'#').chain(digits)) {
+            *room = byte;
+            length += 1;
+        }
+        BucketKey { length, bytes }
+    }
+}
+
+fn hex(nibble: u8) -> u8 {
+    if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(write: impl FnOnce(&mut KeyWriter)) -> String {
+        let mut writer = KeyWriter::new(b't', "p");
+        write(&mut writer);
+        writer.finish().to_string()
+    }
+
+    #[test]
+    fn values_are_typed_and_encoded_so_none_reads_like_another() {
+        assert_eq!(key(|w| w.value(b'c', b"acme")), "t:p:c:acme");
+        assert_eq!(key(|w| w.value(b'h', b"x:i:1.2.3.4{}")), "t:p:h:x%3ai%3a1.2.3.4%7b%7d");
+        assert_ne!(key(|w| w.value(b'h', b"127.0.0.1")), key(|w| w.address([127, 0, 0, 1].into(), 64)));
+    }
+
+    #[test]
+    fn ipv6_is_counted_by_its_prefix_and_mapped_ipv4_as_ipv4() {
+        let one: IpAddr = "2001:db8:1:2:3::4".parse().unwrap();
+        let two: IpAddr = "2001:db8:1:2:ffff::5".parse().unwrap();
+        assert_eq!(key(|w| w.address(one, 64)), "t:p:i:20010db800010002");
+        assert_eq!(key(|w| w.address(one, 64)), key(|w| w.address(two, 64)));
+        assert_ne!(key(|w| w.address(one, 128)), key(|w| w.address(two, 128)));
+        assert_eq!(key(|w| w.address("::ffff:10.0.0.255".parse().unwrap(), 64)), "t:p:i:10.0.0.255");
+        assert_eq!(key(|w| w.address(one, 1)), "t:p:i:0");
+    }
+
+    #[test]
+    fn a_long_key_becomes_128_bits_and_stays_distinct() {
+        let one = key(|w| w.value(b'h', &[b'a'; 100]));
+        let two = key(|w| w.value(b'h', &[b'a'; 101]));
+        assert_eq!(one.len(), 33);
+        assert!(one.starts_with('#') && one != two);
+        assert_eq!(key(|w| w.value(b'h', &[b'a'; MAX_KEY - 6])).len(), MAX_KEY);
+    }
+}

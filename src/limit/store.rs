@@ -1,0 +1,3 @@
+//! Where buckets live: in this process.
+
+pub mod memory;
