@@ -27,7 +27,10 @@ impl Default for Clock {
 
 impl Clock {
     /// A clock that agrees with the wall now.
-    #[allow(clippy::disallowed_methods, reason = "the one place that may read the clock")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the one place that may read the clock"
+    )]
     pub fn new() -> Self {
         Clock {
             started: Instant::now(),
@@ -59,7 +62,10 @@ pub struct Stopwatch(Instant);
 
 impl Stopwatch {
     /// Starts now.
-    #[allow(clippy::disallowed_methods, reason = "the one place that may read the clock")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the one place that may read the clock"
+    )]
     pub fn start() -> Self {
         Stopwatch(Instant::now())
     }
@@ -70,9 +76,14 @@ impl Stopwatch {
     }
 }
 
-#[allow(clippy::disallowed_methods, reason = "the one place that may read the clock")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the one place that may read the clock"
+)]
 fn wall_us() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, micros)
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, micros)
 }
 
 fn micros(duration: Duration) -> u64 {

@@ -37,9 +37,18 @@ pub struct UnknownZone {
 impl Calendar {
     /// Windows of `unit` in the zone with an IANA name.
     pub fn new(unit: Unit, zone: &str) -> Result<Self, UnknownZone> {
-        let zone = TimeZone::get(zone).map_err(|_| UnknownZone { name: zone.to_owned() })?;
-        let nothing = Span { start_us: 0, end_us: 0 };
-        Ok(Calendar { unit, zone, last: Arc::new(ArcSwap::from_pointee(nothing)) })
+        let zone = TimeZone::get(zone).map_err(|_| UnknownZone {
+            name: zone.to_owned(),
+        })?;
+        let nothing = Span {
+            start_us: 0,
+            end_us: 0,
+        };
+        Ok(Calendar {
+            unit,
+            zone,
+            last: Arc::new(ArcSwap::from_pointee(nothing)),
+        })
     }
 
     /// The longest window of this unit in seconds, for headers.
@@ -51,14 +60,15 @@ impl Calendar {
         }
     }
 
-
     /// The window around an instant.
     pub fn around(&self, instant_us: u64) -> Span {
         let last = **self.last.load();
         if last.start_us <= instant_us && instant_us < last.end_us {
             return last;
         }
-        let span = self.find(instant_us).unwrap_or_else(|| far_away(instant_us));
+        let span = self
+            .find(instant_us)
+            .unwrap_or_else(|| far_away(instant_us));
         self.last.store(Arc::new(span));
         span
     }
@@ -78,7 +88,10 @@ impl Calendar {
                 (first, first.checked_add(1.month()).ok()?)
             }
         };
-        Some(Span { start_us: self.midnight_us(first)?, end_us: self.midnight_us(next)? })
+        Some(Span {
+            start_us: self.midnight_us(first)?,
+            end_us: self.midnight_us(next)?,
+        })
     }
 
     /// The first instant of a day; where the clocks skip midnight, the first that exists.
@@ -92,7 +105,10 @@ impl Calendar {
 fn far_away(instant_us: u64) -> Span {
     const DAY_US: u64 = 86_400_000_000;
     let start_us = instant_us - instant_us % DAY_US;
-    Span { start_us, end_us: start_us.saturating_add(DAY_US) }
+    Span {
+        start_us,
+        end_us: start_us.saturating_add(DAY_US),
+    }
 }
 
 #[cfg(test)]
@@ -134,9 +150,19 @@ mod tests {
     #[test]
     fn every_instant_lies_inside_its_window_however_odd() {
         let calendar = Calendar::new(Unit::Month, "America/Sao_Paulo").unwrap();
-        for instant in [0, 1, 86_400_000_000, 253_402_300_799_000_000, u64::MAX / 4, us("2018-11-04T02:59:00Z")] {
+        for instant in [
+            0,
+            1,
+            86_400_000_000,
+            253_402_300_799_000_000,
+            u64::MAX / 4,
+            us("2018-11-04T02:59:00Z"),
+        ] {
             let span = calendar.around(instant);
-            assert!(span.start_us <= instant && instant < span.end_us, "{instant}: {span:?}");
+            assert!(
+                span.start_us <= instant && instant < span.end_us,
+                "{instant}: {span:?}"
+            );
         }
     }
 

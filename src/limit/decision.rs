@@ -40,7 +40,10 @@ pub struct Decision {
 impl Decision {
     /// Nothing applies.
     pub fn free() -> Self {
-        Decision { allowed: true, buckets: SmallVec::new() }
+        Decision {
+            allowed: true,
+            buckets: SmallVec::new(),
+        }
     }
 
     /// The longest delay any bucket asks for, microseconds.

@@ -19,7 +19,9 @@ pub struct BucketKey {
 impl BucketKey {
     /// The key as bytes, all of them visible ASCII.
     pub fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..usize::from(self.length)).unwrap_or(&self.bytes)
+        self.bytes
+            .get(..usize::from(self.length))
+            .unwrap_or(&self.bytes)
     }
 }
 
@@ -59,7 +61,8 @@ impl KeyWriter {
             if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.') {
                 self.text.push(byte);
             } else {
-                self.text.extend_from_slice(&[b'%', hex(byte >> 4), hex(byte & 15)]);
+                self.text
+                    .extend_from_slice(&[b'%', hex(byte >> 4), hex(byte & 15)]);
             }
         }
     }
@@ -107,10 +110,16 @@ impl KeyWriter {
         let mut bytes = [0; MAX_KEY];
         if let Some(room) = bytes.get_mut(..self.text.len()) {
             room.copy_from_slice(&self.text);
-            return BucketKey { length: self.text.len() as u8, bytes };
+            return BucketKey {
+                length: self.text.len() as u8,
+                bytes,
+            };
         }
         let digest = Sha256::digest(&self.text);
-        let digits = digest.iter().take(16).flat_map(|byte| [hex(byte >> 4), hex(byte & 15)]);
+        let digits = digest
+            .iter()
+            .take(16)
+            .flat_map(|byte| [hex(byte >> 4), hex(byte & 15)]);
         let mut length = 0;
         for (room, byte) in bytes.iter_mut().zip(std::iter::once(b'#').chain(digits)) {
             *room = byte;
@@ -121,7 +130,11 @@ impl KeyWriter {
 }
 
 fn hex(nibble: u8) -> u8 {
-    if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 }
+    if nibble < 10 {
+        b'0' + nibble
+    } else {
+        b'a' + nibble - 10
+    }
 }
 
 #[cfg(test)]
@@ -137,8 +150,14 @@ mod tests {
     #[test]
     fn values_are_typed_and_encoded_so_none_reads_like_another() {
         assert_eq!(key(|w| w.value(b'c', b"acme")), "t:p:c:acme");
-        assert_eq!(key(|w| w.value(b'h', b"x:i:1.2.3.4{}")), "t:p:h:x%3ai%3a1.2.3.4%7b%7d");
-        assert_ne!(key(|w| w.value(b'h', b"127.0.0.1")), key(|w| w.address([127, 0, 0, 1].into(), 64)));
+        assert_eq!(
+            key(|w| w.value(b'h', b"x:i:1.2.3.4{}")),
+            "t:p:h:x%3ai%3a1.2.3.4%7b%7d"
+        );
+        assert_ne!(
+            key(|w| w.value(b'h', b"127.0.0.1")),
+            key(|w| w.address([127, 0, 0, 1].into(), 64))
+        );
     }
 
     #[test]
@@ -148,7 +167,10 @@ mod tests {
         assert_eq!(key(|w| w.address(one, 64)), "t:p:i:20010db800010002");
         assert_eq!(key(|w| w.address(one, 64)), key(|w| w.address(two, 64)));
         assert_ne!(key(|w| w.address(one, 128)), key(|w| w.address(two, 128)));
-        assert_eq!(key(|w| w.address("::ffff:10.0.0.255".parse().unwrap(), 64)), "t:p:i:10.0.0.255");
+        assert_eq!(
+            key(|w| w.address("::ffff:10.0.0.255".parse().unwrap(), 64)),
+            "t:p:i:10.0.0.255"
+        );
         assert_eq!(key(|w| w.address(one, 1)), "t:p:i:0");
     }
 

@@ -37,7 +37,9 @@ pub enum BadQuota {
     #[error("must be between 1 and {MAX_UNITS}")]
     Count,
     /// an exact log that would be too long
-    #[error("must be at most {MAX_LOG} for sliding_window, which keeps every admitted request; sliding_window_counter has no such bound")]
+    #[error(
+        "must be at most {MAX_LOG} for sliding_window, which keeps every admitted request; sliding_window_counter has no such bound"
+    )]
     LogTooLong,
     /// too short or too long a period
     #[error("must be between 1ms and 366 days")]
@@ -65,7 +67,10 @@ impl Quota {
         let burst = burst.unwrap_or(count);
         check(count, period_us)?;
         check(burst, period_us)?;
-        Ok(Quota::TokenBucket(TokenBucket { burst, rate: Rate::new(count, period_us) }))
+        Ok(Quota::TokenBucket(TokenBucket {
+            burst,
+            rate: Rate::new(count, period_us),
+        }))
     }
 
     /// An exact log of `count` units per period.
@@ -80,26 +85,39 @@ impl Quota {
     /// Two weighted windows.
     pub fn sliding_window_counter(count: u64, period_us: u64) -> Result<Self, BadQuota> {
         check(count, period_us)?;
-        Ok(Quota::SlidingWindowCounter(SlidingWindowCounter { count, period_us }))
+        Ok(Quota::SlidingWindowCounter(SlidingWindowCounter {
+            count,
+            period_us,
+        }))
     }
 
     /// A window aligned to the epoch.
     pub fn fixed_window(count: u64, period_us: u64) -> Result<Self, BadQuota> {
         check(count, period_us)?;
-        Ok(Quota::FixedWindow(FixedWindow { count, window: Window::Aligned { period_us } }))
+        Ok(Quota::FixedWindow(FixedWindow {
+            count,
+            window: Window::Aligned { period_us },
+        }))
     }
 
     /// A window of the calendar.
     pub fn calendar(count: u64, calendar: Calendar) -> Result<Self, BadQuota> {
         check(count, *PERIOD_US.start())?;
-        Ok(Quota::FixedWindow(FixedWindow { count, window: Window::Calendar(calendar) }))
+        Ok(Quota::FixedWindow(FixedWindow {
+            count,
+            window: Window::Calendar(calendar),
+        }))
     }
 
     /// A shaper that delays up to `max_delay_us`.
     pub fn leaky_bucket(count: u64, period_us: u64, max_delay_us: u64) -> Result<Self, BadQuota> {
         check(count, period_us)?;
         let max_delay_us = max_delay_us.min(*PERIOD_US.end());
-        Ok(Quota::LeakyBucket(LeakyBucket { count, rate: Rate::new(count, period_us), max_delay_us }))
+        Ok(Quota::LeakyBucket(LeakyBucket {
+            count,
+            rate: Rate::new(count, period_us),
+            max_delay_us,
+        }))
     }
 
     /// A bound on requests in flight.
@@ -142,9 +160,15 @@ impl Quota {
             (Quota::TokenBucket(quota), State::Level(level)) => quota.answer(*level, now_us, cost),
             (Quota::LeakyBucket(quota), State::Level(level)) => quota.answer(*level, now_us, cost),
             (Quota::SlidingWindow(quota), State::Log(log)) => quota.answer(log, now_us, cost),
-            (Quota::SlidingWindowCounter(quota), State::TwoWindows(two)) => quota.answer(*two, now_us, cost),
-            (Quota::FixedWindow(quota), State::Counted(counted)) => quota.answer(*counted, now_us, cost),
-            (Quota::Concurrency(quota), State::InFlight(in_flight)) => quota.answer(*in_flight, cost),
+            (Quota::SlidingWindowCounter(quota), State::TwoWindows(two)) => {
+                quota.answer(*two, now_us, cost)
+            }
+            (Quota::FixedWindow(quota), State::Counted(counted)) => {
+                quota.answer(*counted, now_us, cost)
+            }
+            (Quota::Concurrency(quota), State::InFlight(in_flight)) => {
+                quota.answer(*in_flight, cost)
+            }
             _ => self.answer(&self.empty(), now_us, cost),
         }
     }
@@ -155,12 +179,22 @@ impl Quota {
             return;
         }
         match (self, &mut *state) {
-            (Quota::TokenBucket(quota), State::Level(level)) => level.raise(quota.rate, now_us, cost),
-            (Quota::LeakyBucket(quota), State::Level(level)) => level.raise(quota.rate, now_us, cost),
+            (Quota::TokenBucket(quota), State::Level(level)) => {
+                level.raise(quota.rate, now_us, cost)
+            }
+            (Quota::LeakyBucket(quota), State::Level(level)) => {
+                level.raise(quota.rate, now_us, cost)
+            }
             (Quota::SlidingWindow(quota), State::Log(log)) => quota.charge(log, now_us, cost),
-            (Quota::SlidingWindowCounter(quota), State::TwoWindows(two)) => quota.charge(two, now_us, cost),
-            (Quota::FixedWindow(quota), State::Counted(counted)) => quota.charge(counted, now_us, cost),
-            (Quota::Concurrency(_), State::InFlight(in_flight)) => *in_flight = in_flight.saturating_add(cost),
+            (Quota::SlidingWindowCounter(quota), State::TwoWindows(two)) => {
+                quota.charge(two, now_us, cost)
+            }
+            (Quota::FixedWindow(quota), State::Counted(counted)) => {
+                quota.charge(counted, now_us, cost)
+            }
+            (Quota::Concurrency(_), State::InFlight(in_flight)) => {
+                *in_flight = in_flight.saturating_add(cost)
+            }
             _ => {
                 *state = self.empty();
                 self.charge(state, now_us, cost);
@@ -174,7 +208,9 @@ impl Quota {
             (Quota::TokenBucket(quota), State::Level(level)) => quota.reading(*level, now_us),
             (Quota::LeakyBucket(quota), State::Level(level)) => quota.reading(*level, now_us),
             (Quota::SlidingWindow(quota), State::Log(log)) => quota.reading(log, now_us),
-            (Quota::SlidingWindowCounter(quota), State::TwoWindows(two)) => quota.reading(*two, now_us),
+            (Quota::SlidingWindowCounter(quota), State::TwoWindows(two)) => {
+                quota.reading(*two, now_us)
+            }
             (Quota::FixedWindow(quota), State::Counted(counted)) => quota.reading(*counted, now_us),
             (Quota::Concurrency(quota), State::InFlight(in_flight)) => quota.reading(*in_flight),
             _ => self.reading(&self.empty(), now_us),
@@ -211,10 +247,19 @@ mod tests {
 
     #[test]
     fn numbers_no_bucket_can_be_made_of_are_refused() {
-        assert_eq!(Quota::token_bucket(0, 1_000, None).unwrap_err(), BadQuota::Count);
-        assert_eq!(Quota::token_bucket(1, 1_000, Some(0)).unwrap_err(), BadQuota::Count);
+        assert_eq!(
+            Quota::token_bucket(0, 1_000, None).unwrap_err(),
+            BadQuota::Count
+        );
+        assert_eq!(
+            Quota::token_bucket(1, 1_000, Some(0)).unwrap_err(),
+            BadQuota::Count
+        );
         assert_eq!(Quota::fixed_window(1, 999).unwrap_err(), BadQuota::Period);
-        assert_eq!(Quota::sliding_window(10_001, 1_000).unwrap_err(), BadQuota::LogTooLong);
+        assert_eq!(
+            Quota::sliding_window(10_001, 1_000).unwrap_err(),
+            BadQuota::LogTooLong
+        );
     }
 
     #[test]

@@ -33,19 +33,23 @@ impl Rate {
             numerator /= 2;
             denominator = denominator.div_ceil(2);
         }
-        Rate { numerator, denominator }
+        Rate {
+            numerator,
+            denominator,
+        }
     }
 
     /// Micro-units that leak in `elapsed_us`, rounded down.
     pub fn leaked(self, elapsed_us: u64) -> u64 {
-        let exact = u128::from(elapsed_us) * u128::from(self.numerator) / u128::from(self.denominator);
+        let exact =
+            u128::from(elapsed_us) * u128::from(self.numerator) / u128::from(self.denominator);
         u64::try_from(exact).unwrap_or(u64::MAX)
     }
 
     /// The least time in microseconds after which at least `micro_units` have leaked.
     pub fn time_to_leak(self, micro_units: u64) -> u64 {
-        let exact =
-            (u128::from(micro_units) * u128::from(self.denominator)).div_ceil(u128::from(self.numerator));
+        let exact = (u128::from(micro_units) * u128::from(self.denominator))
+            .div_ceil(u128::from(self.numerator));
         u64::try_from(exact).unwrap_or(u64::MAX)
     }
 }

@@ -14,13 +14,18 @@ impl Concurrency {
         if cost == 0 || in_flight.saturating_add(cost) <= self.count {
             Answer::NOW
         } else {
-            Answer::Refuse { retry_after_us: None }
+            Answer::Refuse {
+                retry_after_us: None,
+            }
         }
     }
 
     /// What to report; there is no time at which it is whole again.
     pub fn reading(&self, in_flight: u64) -> Reading {
-        Reading { remaining: self.count.saturating_sub(in_flight), reset_after_us: 0 }
+        Reading {
+            remaining: self.count.saturating_sub(in_flight),
+            reset_after_us: 0,
+        }
     }
 }
 
@@ -32,7 +37,12 @@ mod tests {
     fn the_next_one_above_the_count_is_refused_without_a_promise_when() {
         let two = Concurrency { count: 2 };
         assert!(two.answer(1, 1).admits());
-        assert_eq!(two.answer(2, 1), Answer::Refuse { retry_after_us: None });
+        assert_eq!(
+            two.answer(2, 1),
+            Answer::Refuse {
+                retry_after_us: None
+            }
+        );
         assert_eq!(two.reading(1).remaining, 1);
     }
 }

@@ -47,7 +47,10 @@ impl Window {
         match self {
             Window::Aligned { period_us } => {
                 let start_us = instant_us - instant_us % period_us;
-                Span { start_us, end_us: start_us.saturating_add(*period_us) }
+                Span {
+                    start_us,
+                    end_us: start_us.saturating_add(*period_us),
+                }
             }
             Window::Calendar(calendar) => calendar.around(instant_us),
         }
@@ -59,7 +62,14 @@ impl FixedWindow {
     /// window of the last charge.
     fn view(&self, state: Counted, now_us: u64) -> (u64, Span) {
         let span = self.window.around(now_us.max(state.ts_us));
-        (if state.ts_us >= span.start_us { state.units } else { 0 }, span)
+        (
+            if state.ts_us >= span.start_us {
+                state.units
+            } else {
+                0
+            },
+            span,
+        )
     }
 
     /// Is there room for `cost` units?
@@ -75,7 +85,10 @@ impl FixedWindow {
     /// Takes `cost` units at `now_us`.
     pub fn charge(&self, state: &mut Counted, now_us: u64, cost: u64) {
         let (used, _) = self.view(*state, now_us);
-        *state = Counted { ts_us: state.ts_us.max(now_us), units: used.saturating_add(cost) };
+        *state = Counted {
+            ts_us: state.ts_us.max(now_us),
+            units: used.saturating_add(cost),
+        };
     }
 
     /// What to report.
@@ -83,7 +96,11 @@ impl FixedWindow {
         let (used, span) = self.view(state, now_us);
         Reading {
             remaining: self.count.saturating_sub(used),
-            reset_after_us: if used == 0 { 0 } else { span.end_us.saturating_sub(now_us) },
+            reset_after_us: if used == 0 {
+                0
+            } else {
+                span.end_us.saturating_sub(now_us)
+            },
         }
     }
 
@@ -98,7 +115,12 @@ mod tests {
     use super::*;
 
     fn five_a_minute() -> FixedWindow {
-        FixedWindow { count: 5, window: Window::Aligned { period_us: 60_000_000 } }
+        FixedWindow {
+            count: 5,
+            window: Window::Aligned {
+                period_us: 60_000_000,
+            },
+        }
     }
 
     #[test]
@@ -108,15 +130,28 @@ mod tests {
         window.charge(&mut state, 119_000_000, 5);
         assert_eq!(
             window.answer(state, 119_500_000, 1),
-            Answer::Refuse { retry_after_us: Some(500_000) }
+            Answer::Refuse {
+                retry_after_us: Some(500_000)
+            }
         );
         assert!(window.answer(state, 120_000_000, 5).admits());
-        assert_eq!(window.reading(state, 120_000_000), Reading { remaining: 5, reset_after_us: 0 });
+        assert_eq!(
+            window.reading(state, 120_000_000),
+            Reading {
+                remaining: 5,
+                reset_after_us: 0
+            }
+        );
     }
 
     #[test]
     fn an_edit_of_the_period_keeps_the_units_it_still_covers() {
-        let hour = FixedWindow { count: 5, window: Window::Aligned { period_us: 3_600_000_000 } };
+        let hour = FixedWindow {
+            count: 5,
+            window: Window::Aligned {
+                period_us: 3_600_000_000,
+            },
+        };
         let mut state = Counted::default();
         five_a_minute().charge(&mut state, 100_000_000, 4);
         assert_eq!(hour.reading(state, 130_000_000).remaining, 1);
@@ -129,7 +164,9 @@ mod tests {
         window.charge(&mut state, 120_000_001, 5);
         assert_eq!(
             window.answer(state, 119_000_000, 1),
-            Answer::Refuse { retry_after_us: Some(61_000_000) }
+            Answer::Refuse {
+                retry_after_us: Some(61_000_000)
+            }
         );
     }
 }

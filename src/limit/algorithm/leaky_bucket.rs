@@ -29,7 +29,9 @@ impl LeakyBucket {
             return Answer::Admit { delay_us };
         }
         // the least wait after which the delay itself is at most max_delay
-        Answer::Refuse { retry_after_us: Some(delay_us - self.max_delay_us) }
+        Answer::Refuse {
+            retry_after_us: Some(delay_us - self.max_delay_us),
+        }
     }
 
     /// What to report: how many requests of cost 1 would be taken now, at most `count`.
@@ -41,7 +43,10 @@ impl LeakyBucket {
             let room = self.deepest().saturating_sub(backlog.at(self.rate, now_us));
             (room / MICRO + 1).min(self.count)
         };
-        Reading { remaining, reset_after_us: delay_us }
+        Reading {
+            remaining,
+            reset_after_us: delay_us,
+        }
     }
 }
 
@@ -50,7 +55,11 @@ mod tests {
     use super::*;
 
     fn ten_a_second_waiting_half_a_second() -> LeakyBucket {
-        LeakyBucket { count: 10, rate: Rate::new(10, 1_000_000), max_delay_us: 500_000 }
+        LeakyBucket {
+            count: 10,
+            rate: Rate::new(10, 1_000_000),
+            max_delay_us: 500_000,
+        }
     }
 
     #[test]
@@ -58,20 +67,38 @@ mod tests {
         let bucket = ten_a_second_waiting_half_a_second();
         let mut backlog = Level::default();
         for nth in 0..6 {
-            assert_eq!(bucket.answer(backlog, 1, 1), Answer::Admit { delay_us: nth * 100_000 });
+            assert_eq!(
+                bucket.answer(backlog, 1, 1),
+                Answer::Admit {
+                    delay_us: nth * 100_000
+                }
+            );
             backlog.raise(bucket.rate, 1, 1);
         }
-        assert_eq!(bucket.answer(backlog, 1, 1), Answer::Refuse { retry_after_us: Some(100_000) });
+        assert_eq!(
+            bucket.answer(backlog, 1, 1),
+            Answer::Refuse {
+                retry_after_us: Some(100_000)
+            }
+        );
         assert_eq!(bucket.reading(backlog, 1).remaining, 0);
         assert!(bucket.answer(backlog, 100_001, 1).admits());
     }
 
     #[test]
     fn without_a_delay_only_one_at_a_time_passes() {
-        let bucket = LeakyBucket { max_delay_us: 0, ..ten_a_second_waiting_half_a_second() };
+        let bucket = LeakyBucket {
+            max_delay_us: 0,
+            ..ten_a_second_waiting_half_a_second()
+        };
         let mut backlog = Level::default();
         assert_eq!(bucket.reading(backlog, 9).remaining, 1);
         backlog.raise(bucket.rate, 9, 1);
-        assert_eq!(bucket.answer(backlog, 10, 1), Answer::Refuse { retry_after_us: Some(99_999) });
+        assert_eq!(
+            bucket.answer(backlog, 10, 1),
+            Answer::Refuse {
+                retry_after_us: Some(99_999)
+            }
+        );
     }
 }

@@ -30,18 +30,24 @@ struct Taken {
 impl Log {
     /// The instant decisions are made at: time does not run backwards past the newest entry.
     fn instant(&self, now_us: u64) -> u64 {
-        self.entries.back().map_or(now_us, |newest| newest.at_us.max(now_us))
+        self.entries
+            .back()
+            .map_or(now_us, |newest| newest.at_us.max(now_us))
     }
 
     /// Entries that have left the window, oldest first.
     fn outside(&self, now_us: u64, period_us: u64) -> impl Iterator<Item = &Taken> {
         let instant = self.instant(now_us);
-        self.entries.iter().take_while(move |taken| taken.at_us.saturating_add(period_us) <= instant)
+        self.entries
+            .iter()
+            .take_while(move |taken| taken.at_us.saturating_add(period_us) <= instant)
     }
 
     /// Entries still inside the window, oldest first.
     fn inside(&self, now_us: u64, period_us: u64) -> impl Iterator<Item = &Taken> {
-        self.entries.iter().skip(self.outside(now_us, period_us).count())
+        self.entries
+            .iter()
+            .skip(self.outside(now_us, period_us).count())
     }
 
     /// Bytes on the heap, for the statement of memory per bucket.
@@ -54,7 +60,11 @@ impl SlidingWindow {
     /// Walks only what has left the window, which the next charge drops: the cost of a decision
     /// does not grow with `count`.
     fn used(&self, log: &Log, now_us: u64) -> u64 {
-        log.units - log.outside(now_us, self.period_us).map(|taken| taken.units).sum::<u64>()
+        log.units
+            - log
+                .outside(now_us, self.period_us)
+                .map(|taken| taken.units)
+                .sum::<u64>()
     }
 
     /// Is there room for `cost` units?
@@ -64,7 +74,9 @@ impl SlidingWindow {
             return Answer::NOW;
         }
         let Some(target) = self.count.checked_sub(cost) else {
-            return Answer::Refuse { retry_after_us: None };
+            return Answer::Refuse {
+                retry_after_us: None,
+            };
         };
         // the entry with whose end the rest fits
         let mut left = used;
@@ -88,7 +100,10 @@ impl SlidingWindow {
         log.units += cost;
         match log.entries.back_mut() {
             Some(newest) if newest.at_us == instant => newest.units += cost,
-            _ => log.entries.push_back(Taken { at_us: instant, units: cost }),
+            _ => log.entries.push_back(Taken {
+                at_us: instant,
+                units: cost,
+            }),
         }
     }
 
@@ -103,11 +118,16 @@ impl SlidingWindow {
 
     /// When the newest entry leaves the window, microseconds.
     pub fn empty_at_us(&self, log: &Log) -> u64 {
-        log.entries.back().map_or(0, |newest| newest.at_us.saturating_add(self.period_us))
+        log.entries
+            .back()
+            .map_or(0, |newest| newest.at_us.saturating_add(self.period_us))
     }
 
     fn end_of(&self, taken: &Taken, now_us: u64) -> u64 {
-        taken.at_us.saturating_add(self.period_us).saturating_sub(now_us)
+        taken
+            .at_us
+            .saturating_add(self.period_us)
+            .saturating_sub(now_us)
     }
 }
 
@@ -115,7 +135,10 @@ impl SlidingWindow {
 mod tests {
     use super::*;
 
-    const TEN_A_MINUTE: SlidingWindow = SlidingWindow { count: 10, period_us: 60_000_000 };
+    const TEN_A_MINUTE: SlidingWindow = SlidingWindow {
+        count: 10,
+        period_us: 60_000_000,
+    };
 
     #[test]
     fn a_unit_comes_back_exactly_one_period_after_it_was_taken() {
@@ -124,11 +147,16 @@ mod tests {
             assert!(TEN_A_MINUTE.answer(&log, second * 1_000_000, 1).admits());
             TEN_A_MINUTE.charge(&mut log, second * 1_000_000, 1);
         }
-        let refused = Answer::Refuse { retry_after_us: Some(50_000_000) };
+        let refused = Answer::Refuse {
+            retry_after_us: Some(50_000_000),
+        };
         assert_eq!(TEN_A_MINUTE.answer(&log, 10_000_000, 1), refused);
         assert!(!TEN_A_MINUTE.answer(&log, 59_999_999, 1).admits());
         assert!(TEN_A_MINUTE.answer(&log, 60_000_000, 1).admits());
-        assert_eq!(TEN_A_MINUTE.reading(&log, 10_000_000).reset_after_us, 59_000_000);
+        assert_eq!(
+            TEN_A_MINUTE.reading(&log, 10_000_000).reset_after_us,
+            59_000_000
+        );
     }
 
     #[test]
@@ -138,9 +166,16 @@ mod tests {
         TEN_A_MINUTE.charge(&mut log, 2_000_000, 4);
         assert_eq!(
             TEN_A_MINUTE.answer(&log, 3_000_000, 7),
-            Answer::Refuse { retry_after_us: Some(59_000_000) }
+            Answer::Refuse {
+                retry_after_us: Some(59_000_000)
+            }
         );
-        assert_eq!(TEN_A_MINUTE.answer(&log, 3_000_000, 11), Answer::Refuse { retry_after_us: None });
+        assert_eq!(
+            TEN_A_MINUTE.answer(&log, 3_000_000, 11),
+            Answer::Refuse {
+                retry_after_us: None
+            }
+        );
     }
 
     #[test]
@@ -157,7 +192,10 @@ mod tests {
         let mut log = Log::default();
         TEN_A_MINUTE.charge(&mut log, 100_000_000, 9);
         TEN_A_MINUTE.charge(&mut log, 90_000_000, 1);
-        let Answer::Refuse { retry_after_us: Some(wait) } = TEN_A_MINUTE.answer(&log, 90_000_000, 1) else {
+        let Answer::Refuse {
+            retry_after_us: Some(wait),
+        } = TEN_A_MINUTE.answer(&log, 90_000_000, 1)
+        else {
             panic!("must refuse")
         };
         assert_eq!(wait, 70_000_000);

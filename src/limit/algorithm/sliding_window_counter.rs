@@ -45,7 +45,12 @@ impl SlidingWindowCounter {
         } else {
             (0, 0)
         };
-        View { instant, start, current, previous }
+        View {
+            instant,
+            start,
+            current,
+            previous,
+        }
     }
 
     /// The window's length and a time within it, in ticks coarse enough for exact products.
@@ -76,14 +81,22 @@ impl SlidingWindowCounter {
     /// Is there room for `cost` units?
     pub fn answer(&self, state: TwoWindows, now_us: u64, cost: u64) -> Answer {
         let view = self.view(state, now_us);
-        if cost == 0 || self.used_steps(view).saturating_add(cost.saturating_mul(STEPS)) <= self.count * STEPS
+        if cost == 0
+            || self
+                .used_steps(view)
+                .saturating_add(cost.saturating_mul(STEPS))
+                <= self.count * STEPS
         {
             return Answer::NOW;
         }
         let Some(room) = self.count.checked_sub(cost) else {
-            return Answer::Refuse { retry_after_us: None };
+            return Answer::Refuse {
+                retry_after_us: None,
+            };
         };
-        Answer::Refuse { retry_after_us: Some(self.room_at(view, room).saturating_sub(now_us)) }
+        Answer::Refuse {
+            retry_after_us: Some(self.room_at(view, room).saturating_sub(now_us)),
+        }
     }
 
     /// The first instant at which the used units are at most `room`, if nobody takes any.
@@ -110,8 +123,17 @@ impl SlidingWindowCounter {
 
     /// Takes `cost` units at `now_us`.
     pub fn charge(&self, state: &mut TwoWindows, now_us: u64, cost: u64) {
-        let View { instant, current, previous, .. } = self.view(*state, now_us);
-        *state = TwoWindows { ts_us: instant, current: current.saturating_add(cost), previous };
+        let View {
+            instant,
+            current,
+            previous,
+            ..
+        } = self.view(*state, now_us);
+        *state = TwoWindows {
+            ts_us: instant,
+            current: current.saturating_add(cost),
+            previous,
+        };
     }
 
     /// What to report.
@@ -124,7 +146,11 @@ impl SlidingWindowCounter {
         };
         Reading {
             remaining: (self.count * STEPS).saturating_sub(self.used_steps(view)) / STEPS,
-            reset_after_us: if whole_at == view.instant { 0 } else { whole_at.saturating_sub(now_us) },
+            reset_after_us: if whole_at == view.instant {
+                0
+            } else {
+                whole_at.saturating_sub(now_us)
+            },
         }
     }
 
@@ -139,8 +165,10 @@ impl SlidingWindowCounter {
 mod tests {
     use super::*;
 
-    const HUNDRED_A_MINUTE: SlidingWindowCounter =
-        SlidingWindowCounter { count: 100, period_us: 60_000_000 };
+    const HUNDRED_A_MINUTE: SlidingWindowCounter = SlidingWindowCounter {
+        count: 100,
+        period_us: 60_000_000,
+    };
 
     #[test]
     fn half_way_through_a_window_half_of_the_one_before_still_counts() {
@@ -161,12 +189,18 @@ mod tests {
                 admitted += 1;
             }
         }
-        assert_eq!(admitted, 99, "and 100 at the start of the period before: 199 in 120 s");
+        assert_eq!(
+            admitted, 99,
+            "and 100 at the start of the period before: 199 in 120 s"
+        );
     }
 
     #[test]
     fn the_weight_of_long_windows_is_measured_in_coarser_ticks() {
-        let month = SlidingWindowCounter { count: 1_000, period_us: 31 * 86_400_000_000 };
+        let month = SlidingWindowCounter {
+            count: 1_000,
+            period_us: 31 * 86_400_000_000,
+        };
         let mut state = TwoWindows::default();
         month.charge(&mut state, 0, 1_000);
         let half_way = month.period_us + month.period_us / 2;

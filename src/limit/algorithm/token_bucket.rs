@@ -23,12 +23,15 @@ pub struct Level {
 impl Level {
     /// What is left of the level at `now_us`, leaking at `rate`.
     pub fn at(self, rate: Rate, now_us: u64) -> u64 {
-        self.micro.saturating_sub(rate.leaked(now_us.saturating_sub(self.ts_us)))
+        self.micro
+            .saturating_sub(rate.leaked(now_us.saturating_sub(self.ts_us)))
     }
 
     /// Adds `cost` units at `now_us`. Refusals never come here, so they write nothing.
     pub fn raise(&mut self, rate: Rate, now_us: u64, cost: u64) {
-        self.micro = self.at(rate, now_us).saturating_add(cost.saturating_mul(MICRO));
+        self.micro = self
+            .at(rate, now_us)
+            .saturating_add(cost.saturating_mul(MICRO));
         self.ts_us = self.ts_us.max(now_us);
     }
 
@@ -41,7 +44,9 @@ impl Level {
         if above == 0 {
             return 0;
         }
-        self.ts_us.saturating_add(rate.time_to_leak(above)).saturating_sub(now_us)
+        self.ts_us
+            .saturating_add(rate.time_to_leak(above))
+            .saturating_sub(now_us)
     }
 
     /// When the level has fallen to nothing, microseconds.
@@ -66,7 +71,10 @@ impl TokenBucket {
     /// What to report.
     pub fn reading(&self, level: Level, now_us: u64) -> Reading {
         let room = (self.burst * MICRO).saturating_sub(level.at(self.rate, now_us));
-        Reading { remaining: room / MICRO, reset_after_us: level.time_until(self.rate, now_us, 0) }
+        Reading {
+            remaining: room / MICRO,
+            reset_after_us: level.time_until(self.rate, now_us, 0),
+        }
     }
 }
 
@@ -75,7 +83,10 @@ mod tests {
     use super::*;
 
     fn thirty_a_minute() -> TokenBucket {
-        TokenBucket { burst: 30, rate: Rate::new(30, 60_000_000) }
+        TokenBucket {
+            burst: 30,
+            rate: Rate::new(30, 60_000_000),
+        }
     }
 
     #[test]
@@ -83,20 +94,43 @@ mod tests {
         let bucket = thirty_a_minute();
         let mut level = Level::default();
         level.raise(bucket.rate, 1_000, 1);
-        assert_eq!(bucket.reading(level, 1_000), Reading { remaining: 29, reset_after_us: 2_000_000 });
-        assert_eq!(bucket.reading(level, 2_001_000), Reading { remaining: 30, reset_after_us: 0 });
+        assert_eq!(
+            bucket.reading(level, 1_000),
+            Reading {
+                remaining: 29,
+                reset_after_us: 2_000_000
+            }
+        );
+        assert_eq!(
+            bucket.reading(level, 2_001_000),
+            Reading {
+                remaining: 30,
+                reset_after_us: 0
+            }
+        );
     }
 
     #[test]
     fn a_cost_above_the_burst_is_refused_for_ever() {
         let answer = thirty_a_minute().answer(Level::default(), 5, 31);
-        assert_eq!(answer, Answer::Refuse { retry_after_us: None });
+        assert_eq!(
+            answer,
+            Answer::Refuse {
+                retry_after_us: None
+            }
+        );
     }
 
     #[test]
     fn a_raised_quota_lets_the_exhausted_go_on_and_keeps_what_they_used() {
-        let ten = TokenBucket { burst: 10, rate: Rate::new(10, 60_000_000) };
-        let hundred = TokenBucket { burst: 100, rate: Rate::new(100, 60_000_000) };
+        let ten = TokenBucket {
+            burst: 10,
+            rate: Rate::new(10, 60_000_000),
+        };
+        let hundred = TokenBucket {
+            burst: 100,
+            rate: Rate::new(100, 60_000_000),
+        };
         let mut level = Level::default();
         level.raise(ten.rate, 7, 10);
         assert!(!ten.answer(level, 7, 1).admits());
@@ -111,7 +145,9 @@ mod tests {
         level.raise(bucket.rate, 100_000_000, 30);
         assert_eq!(
             bucket.answer(level, 90_000_000, 1),
-            Answer::Refuse { retry_after_us: Some(12_000_000) }
+            Answer::Refuse {
+                retry_after_us: Some(12_000_000)
+            }
         );
         assert_eq!(bucket.reading(level, 90_000_000).remaining, 0);
     }

@@ -44,7 +44,11 @@ impl MemoryStore {
     pub fn new(max_keys: usize) -> Self {
         let max_keys = max_keys.max(1);
         let shards = (max_keys / KEYS_PER_SHARD).clamp(1, MAX_SHARDS);
-        let shards = if shards.is_power_of_two() { shards } else { shards.next_power_of_two() / 2 };
+        let shards = if shards.is_power_of_two() {
+            shards
+        } else {
+            shards.next_power_of_two() / 2
+        };
         let shard = || Mutex::new(Shard::new((max_keys / shards).max(1)));
         MemoryStore {
             secret: random_secret(),
@@ -66,19 +70,29 @@ impl MemoryStore {
     }
 
     fn decide(&self, charges: &[Charge<'_>], now_us: u64, take: bool) -> Decision {
-        let places: SmallVec<[Place; 4]> = charges.iter().map(|charge| self.place(&charge.key)).collect();
+        let places: SmallVec<[Place; 4]> = charges
+            .iter()
+            .map(|charge| self.place(&charge.key))
+            .collect();
         let mut shards = Locked::new(&self.shards, &places);
         let mut slots: SmallVec<[Slot; 4]> = SmallVec::with_capacity(charges.len());
         let mut buckets: SmallVec<[BucketDecision; 4]> = SmallVec::with_capacity(charges.len());
         let mut allowed = true;
         for (charge, place) in charges.iter().zip(&places) {
             let slot = shards.get(place.shard).find(place.hash);
-            let answer = shards.get(place.shard).answer(slot, charge.quota, now_us, charge.cost);
+            let answer = shards
+                .get(place.shard)
+                .answer(slot, charge.quota, now_us, charge.cost);
             allowed &= answer.admits() || !charge.enforce;
             slots.push(slot);
-            buckets.push(BucketDecision { answer, reading: Reading::default() });
+            buckets.push(BucketDecision {
+                answer,
+                reading: Reading::default(),
+            });
         }
-        for (((charge, place), slot), bucket) in charges.iter().zip(&places).zip(slots).zip(&mut buckets) {
+        for (((charge, place), slot), bucket) in
+            charges.iter().zip(&places).zip(slots).zip(&mut buckets)
+        {
             let shard = shards.get(place.shard);
             bucket.reading = if take && allowed && bucket.answer.admits() && charge.cost > 0 {
                 shard.charge(slot, place.hash, charge.quota, now_us, charge.cost)
@@ -129,7 +143,10 @@ impl MemoryStore {
         hasher.write(key.as_bytes());
         let hash = hasher.finish128();
         // a power of two, so the remainder is a mask
-        Place { hash: Hash(hash.h1, hash.h2), shard: hash.h2 as usize & (self.shards.len() - 1) }
+        Place {
+            hash: Hash(hash.h1, hash.h2),
+            shard: hash.h2 as usize & (self.shards.len() - 1),
+        }
     }
 }
 
@@ -145,12 +162,21 @@ impl<'a> Locked<'a> {
         needed.sort_unstable();
         needed.dedup();
         let lock = |index: usize| shards.get(index).map(|shard| (index, shard.lock()));
-        Locked { guards: needed.into_iter().filter_map(lock).collect() }
+        Locked {
+            guards: needed.into_iter().filter_map(lock).collect(),
+        }
     }
 
-    #[allow(clippy::indexing_slicing, reason = "`new` locked every shard a place names")]
+    #[allow(
+        clippy::indexing_slicing,
+        reason = "`new` locked every shard a place names"
+    )]
     fn get(&mut self, shard: usize) -> &mut Shard {
-        let position = self.guards.iter().position(|(index, _)| *index == shard).unwrap_or(0);
+        let position = self
+            .guards
+            .iter()
+            .position(|(index, _)| *index == shard)
+            .unwrap_or(0);
         &mut self.guards[position].1
     }
 }
@@ -164,7 +190,6 @@ fn random_secret() -> [u8; 16] {
     secret
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,7 +201,12 @@ mod tests {
     }
 
     fn charge<'a>(name: &str, quota: &'a Quota, cost: u64) -> Charge<'a> {
-        Charge { key: key(name), quota, cost, enforce: true }
+        Charge {
+            key: key(name),
+            quota,
+            cost,
+            enforce: true,
+        }
     }
 
     fn per_minute(count: u64) -> Quota {
@@ -193,7 +223,10 @@ mod tests {
             let decision = store.spend(&both, 11);
             assert!(!decision.allowed);
             assert!(decision.buckets[1].answer.admits());
-            assert_eq!(decision.buckets[1].reading.remaining, 4, "a refusal charges nothing");
+            assert_eq!(
+                decision.buckets[1].reading.remaining, 4,
+                "a refusal charges nothing"
+            );
         }
     }
 
@@ -210,10 +243,16 @@ mod tests {
         assert!(store.spend(&both, 1).allowed);
         assert!(!store.spend(&both, 1).allowed);
 
-        let fresh_shadow = Charge { key: key("another"), ..shadow };
+        let fresh_shadow = Charge {
+            key: key("another"),
+            ..shadow
+        };
         store.spend(&[fresh_shadow, charge("enforced", &three, 1)], 1);
         let peek = store.peek(&[fresh_shadow], 1);
-        assert_eq!(peek.buckets[0].reading.remaining, 1, "not charged by a refused request");
+        assert_eq!(
+            peek.buckets[0].reading.remaining, 1,
+            "not charged by a refused request"
+        );
     }
 
     #[test]
@@ -239,9 +278,16 @@ mod tests {
     #[test]
     fn a_full_store_stays_bounded_and_forgets_what_is_nearest_to_empty() {
         let store = MemoryStore::new(1_000);
-        let (short, long) = (per_minute(5), Quota::sliding_window(5, 3_600_000_000).unwrap());
+        let (short, long) = (
+            per_minute(5),
+            Quota::sliding_window(5, 3_600_000_000).unwrap(),
+        );
         for name in 0..100 {
-            assert!(store.spend(&[charge(&format!("long-{name}"), &long, 5)], 1).allowed);
+            assert!(
+                store
+                    .spend(&[charge(&format!("long-{name}"), &long, 5)], 1)
+                    .allowed
+            );
         }
         for name in 0..20_000 {
             store.spend(&[charge(&format!("short-{name}"), &short, 1)], 2 + name);
@@ -249,9 +295,16 @@ mod tests {
         assert!(store.len() <= 1_000);
         assert!(store.evicted() >= 18_000);
         let kept = (0..100)
-            .filter(|name| !store.peek(&[charge(&format!("long-{name}"), &long, 1)], 30_000).allowed)
+            .filter(|name| {
+                !store
+                    .peek(&[charge(&format!("long-{name}"), &long, 1)], 30_000)
+                    .allowed
+            })
             .count();
-        assert!(kept >= 99, "{kept} of 100 exhausted buckets survived a spray of 20,000 keys");
+        assert!(
+            kept >= 99,
+            "{kept} of 100 exhausted buckets survived a spray of 20,000 keys"
+        );
     }
 
     #[test]
@@ -303,13 +356,21 @@ mod tests {
                         let own = format!("own-{thread}");
                         (0..500)
                             .filter(|_| {
-                                store.spend(&[charge("shared", hundred, 1), charge(&own, plenty, 1)], 7).allowed
+                                store
+                                    .spend(
+                                        &[charge("shared", hundred, 1), charge(&own, plenty, 1)],
+                                        7,
+                                    )
+                                    .allowed
                             })
                             .count()
                     })
                 })
                 .collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .sum()
         });
         assert_eq!(admitted, 100);
     }

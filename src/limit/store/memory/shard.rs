@@ -31,7 +31,12 @@ pub(super) struct Shard {
 
 impl Shard {
     pub(super) fn new(max_keys: usize) -> Self {
-        Shard { table: HashTable::new(), max_keys, cursor: 0, evicted: 0 }
+        Shard {
+            table: HashTable::new(),
+            max_keys,
+            cursor: 0,
+            evicted: 0,
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -43,7 +48,8 @@ impl Shard {
     }
 
     pub(super) fn find(&self, hash: Hash) -> Slot {
-        self.table.find_bucket_index(hash.0, |entry| entry.hash == hash)
+        self.table
+            .find_bucket_index(hash.0, |entry| entry.hash == hash)
     }
 
     pub(super) fn answer(&self, slot: Slot, quota: &Quota, now_us: u64, cost: u64) -> Answer {
@@ -62,7 +68,14 @@ impl Shard {
 
     /// Takes `cost` units. `slot` is a hint from [`Shard::find`]: another charge of the same request
     /// may have moved the table since.
-    pub(super) fn charge(&mut self, slot: Slot, hash: Hash, quota: &Quota, now_us: u64, cost: u64) -> Reading {
+    pub(super) fn charge(
+        &mut self,
+        slot: Slot,
+        hash: Hash,
+        quota: &Quota,
+        now_us: u64,
+        cost: u64,
+    ) -> Reading {
         let slot = match slot.and_then(|index| self.table.get_bucket(index)) {
             Some(entry) if entry.hash == hash => slot,
             _ => self.find(hash),
@@ -77,7 +90,15 @@ impl Shard {
         let reading = quota.reading(&state, now_us);
         self.make_room(now_us);
         let empty_at_us = quota.empty_at_us(&state);
-        self.table.insert_unique(hash.0, Entry { hash, empty_at_us, state }, |entry| entry.hash.0);
+        self.table.insert_unique(
+            hash.0,
+            Entry {
+                hash,
+                empty_at_us,
+                state,
+            },
+            |entry| entry.hash.0,
+        );
         reading
     }
 
@@ -96,7 +117,8 @@ impl Shard {
     pub(super) fn sweep_all(&mut self, now_us: u64) {
         self.table.retain(|entry| entry.empty_at_us > now_us);
         if self.table.capacity() > 64 && self.table.len() < self.table.capacity() / 4 {
-            self.table.shrink_to(self.table.len() * 2, |entry| entry.hash.0);
+            self.table
+                .shrink_to(self.table.len() * 2, |entry| entry.hash.0);
         }
     }
 
@@ -133,7 +155,11 @@ impl Shard {
             if seen == entries {
                 return;
             }
-            self.cursor = if self.cursor + 1 < slots { self.cursor + 1 } else { 0 };
+            self.cursor = if self.cursor + 1 < slots {
+                self.cursor + 1
+            } else {
+                0
+            };
             if let Ok(found) = self.table.get_bucket_entry(self.cursor) {
                 seen += 1;
                 if remove(found.get()) {

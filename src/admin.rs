@@ -1,0 +1,127 @@
+//! The admin listener: health, metrics and the start page, on axum, as a service of Pingora's.
+
+mod access;
+
+pub use access::Access;
+
+use crate::config::HealthDetail;
+use crate::snapshot::Running;
+use async_trait::async_trait;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use pingora::server::{ListenFds, ShutdownWatch};
+use std::net::TcpListener;
+use std::sync::Arc;
+
+/// The admin listener, bound and ready.
+pub struct AdminService {
+    listener: Option<TcpListener>,
+    router: Router,
+}
+
+impl AdminService {
+    /// Serves `running` on `listener` to whom `access` lets in.
+    pub fn new(listener: TcpListener, running: Arc<Running>, access: Access) -> Self {
+        AdminService {
+            listener: Some(listener),
+            router: router(running, access),
+        }
+    }
+}
+
+#[async_trait]
+impl pingora::services::Service for AdminService {
+    async fn start_service(
+        &mut self,
+        _fds: Option<ListenFds>,
+        _shutdown: ShutdownWatch,
+        _per_fd: usize,
+    ) {
+        let Some(listener) = self.listener.take() else {
+            return;
+        };
+        let served = match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => axum::serve(listener, self.router.clone()).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = served {
+            tracing::error!("the admin listener stopped: {error}");
+        }
+    }
+
+    fn name(&self) -> &str {
+        "admin"
+    }
+
+    fn threads(&self) -> Option<usize> {
+        Some(1)
+    }
+
+    fn listen_addresses(&self) -> Option<Vec<String>> {
+        Some(Vec::new())
+    }
+}
+
+/// Every resource, one line each.
+fn router(running: Arc<Running>, access: Access) -> Router {
+    let protected =
+        Router::new()
+            .route("/metrics", get(metrics))
+            .layer(axum::middleware::from_fn_with_state(
+                access.clone(),
+                access::require_token,
+            ));
+    Router::new()
+        .route("/", get(start_page))
+        .route("/health", get(health))
+        .merge(protected)
+        .fallback(|| async {
+            access::problem(
+                StatusCode::NOT_FOUND,
+                "Nothing is served here; see / for what is.",
+            )
+        })
+        .layer(axum::middleware::from_fn_with_state(
+            access,
+            access::require_own_origin,
+        ))
+        .with_state(running)
+}
+
+async fn start_page() -> Html<&'static str> {
+    Html(include_str!("admin/start.html"))
+}
+
+async fn health(State(running): State<Arc<Running>>) -> Response {
+    let health = running.health(HealthDetail::Full);
+    let status = StatusCode::from_u16(health.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    (
+        status,
+        [(header::CONTENT_TYPE, "application/json")],
+        health.body,
+    )
+        .into_response()
+}
+
+async fn metrics(State(running): State<Arc<Running>>) -> Response {
+    match running.metrics.render() {
+        Ok(text) => (
+            [(
+                header::CONTENT_TYPE,
+                "text/plain; version=0.0.4; charset=utf-8",
+            )],
+            text,
+        )
+            .into_response(),
+        Err(error) => {
+            tracing::error!("cannot render metrics: {error}");
+            access::problem(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "The metrics could not be rendered.",
+            )
+        }
+    }
+}

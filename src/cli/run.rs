@@ -1,0 +1,84 @@
+//! `tidegate run`: serves.
+
+use super::{Failure, load, warn};
+use crate::admin::Access;
+use crate::auth::failures::FailureGuard;
+use crate::config::{Config, Loaded};
+use crate::limit::store::memory::MemoryStore;
+use crate::server::{Bound, Settings};
+use crate::snapshot::{Running, assemble};
+use crate::telemetry::Metrics;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub(super) fn run(file: Option<PathBuf>) -> Result<(), Failure> {
+    log_to_stderr();
+    let loaded = load(file)?;
+    warn(&loaded);
+    let (bound, running) = prepare(&loaded)?;
+    let config = &loaded.config;
+    let listeners: Vec<String> = bound.addresses().iter().map(ToString::to_string).collect();
+    tracing::info!(
+        listeners = listeners.join(","),
+        admin = bound.admin_address().map(|address| address.to_string()),
+        routes = config.routes.len(),
+        policies = config.policies.len(),
+        "serving"
+    );
+    bound.serve(running);
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Compiles everything and binds every address; nothing is served yet.
+pub(super) fn prepare(loaded: &Loaded) -> Result<(Bound, Arc<Running>), Failure> {
+    let other = |error: &dyn std::error::Error| Failure::Other(error.to_string());
+    let config = &loaded.config;
+    let metrics = Metrics::new().map_err(|error| other(&error))?;
+    let snapshot = assemble(loaded, &metrics).map_err(Failure::Configuration)?;
+    let guard = &config.auth.failures;
+    let period_us = u64::try_from(guard.period.as_micros()).unwrap_or(u64::MAX);
+    let failures = FailureGuard::new(guard.count, period_us).map_err(|bad| {
+        Failure::Configuration(vec![loaded.problem(
+            &["auth".into(), "failures".into()],
+            bad.to_string(),
+            None,
+        )])
+    })?;
+    let store = MemoryStore::new(config.store.memory_max_keys);
+    let bound = Bound::new(settings(config)).map_err(|error| other(&error))?;
+    Ok((
+        bound,
+        Arc::new(Running::new(snapshot, store, failures, metrics)),
+    ))
+}
+
+fn settings(config: &Config) -> Settings {
+    let admin = config.admin.as_ref().map(|admin| {
+        let token = admin.token.as_ref().map(|token| token.expose());
+        (admin.address, Access::new(token, &admin.hosts))
+    });
+    Settings {
+        listeners: config
+            .listeners
+            .iter()
+            .map(|listener| listener.address)
+            .collect(),
+        admin,
+        threads: config.server.threads,
+        grace_period: config.server.grace_period,
+    }
+}
+
+/// Log lines go to standard error; `RUST_LOG` chooses which. Pingora's own lines about single
+/// requests are left out: ours say the same once, with the request's id.
+pub(super) fn log_to_stderr() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,pingora_core=warn,pingora_proxy=off"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+}

@@ -1,0 +1,35 @@
+//! The YAML as people type it becomes a validated `Config`, or a list of everything that is wrong with it.
+//!
+//! text -> `tree` (spans) -> `substitute` (`${VAR}`) -> `check_shape` (along the JSON Schema of `raw`) -> `raw` (serde)
+//! -> `resolve` (references, contradictions) -> `model`. Every step reports all it finds and hands on the rest.
+
+mod check_shape;
+mod environment;
+mod load;
+mod locator;
+mod model;
+mod notation;
+mod place;
+mod problem;
+mod raw;
+#[cfg(test)]
+mod reference;
+mod resolve;
+mod scalar;
+mod schema;
+mod shape;
+mod substitute;
+#[cfg(test)]
+mod testing;
+mod tree;
+
+pub use environment::Environment;
+pub use load::{Loaded, load, parse};
+pub use model::{
+    Admin, Algorithm, Auth, Balance, CalendarUnit, Client, Config, Consistency, FailureGuard,
+    HealthDetail, KeyPart, Listener, Mode, OnOutage, PathPattern, Peer, Policy, Quota,
+    ResponseHeaders, Route, RouteAuth, Secret, Server, Store, Upstream, Window,
+};
+pub use place::Step;
+pub use problem::{Problem, Severity};
+pub use schema::json_schema;

@@ -1,0 +1,225 @@
+//! From a file or a text to a loaded configuration: the steps in their order.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use super::check_shape::check_shape;
+use super::environment::Environment;
+use super::locator::Locator;
+use super::model::Config;
+use super::place::{Step, path_text};
+use super::problem::{Problem, Report, Severity};
+use super::resolve::resolve;
+use super::substitute::substitute;
+use super::{raw, schema, shape, tree};
+
+/// The largest file accepted.
+const MAX_FILE_BYTES: u64 = 64 << 20;
+
+/// A valid configuration and what there is to say about it.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Warnings, sorted by position.
+    pub warnings: Vec<Problem>,
+    file: String,
+    locator: Locator,
+}
+
+impl Loaded {
+    /// An error found by a later step. Its line and column are those of the node at the path, or of the nearest node
+    /// above it that the file has: `loaded.problem(&["routes".into(), 0.into(), "match".into()], "...", None)`.
+    pub fn problem(
+        &self,
+        path: &[Step<'_>],
+        message: impl Into<String>,
+        hint: Option<String>,
+    ) -> Problem {
+        let at = self.locator.position(path);
+        Problem {
+            severity: Severity::Error,
+            file: self.file.clone(),
+            line: at.line,
+            column: at.column,
+            path: path_text(path),
+            message: message.into(),
+            hint,
+        }
+    }
+
+    /// The same as a warning.
+    pub fn warning(
+        &self,
+        path: &[Step<'_>],
+        message: impl Into<String>,
+        hint: Option<String>,
+    ) -> Problem {
+        Problem {
+            severity: Severity::Warning,
+            ..self.problem(path, message, hint)
+        }
+    }
+}
+
+/// Reads and validates a file; the error holds every problem found, warnings too, sorted by position.
+pub fn load(file: &Path, env: &Environment) -> Result<Loaded, Vec<Problem>> {
+    let name = file.display().to_string();
+    let text = read(file, &name).map_err(|problem| vec![problem])?;
+    parse(&text, &name, env)
+}
+
+/// Validates a text; `file_name` is how its problems call it.
+pub fn parse(text: &str, file_name: &str, env: &Environment) -> Result<Loaded, Vec<Problem>> {
+    let mut report = Report::new(file_name);
+    let Some(mut root) = tree::parse(text, &mut report) else {
+        return Err(finish(report, env));
+    };
+    substitute(&mut root, env, &mut report);
+    let shape = shape::read(&schema::of_types());
+    let value = check_shape(&root, &shape, &mut report);
+    let locator = Locator::new(root);
+    let raw: raw::Config = match serde_yaml::from_value(value) {
+        Ok(raw) => raw,
+        Err(_) => {
+            // The shape check lets nothing through that serde refuses; serde's own text might show a secret.
+            let hint = "this is a defect of Tidegate; please report it with the file";
+            report.problems.push(Problem::of_file(
+                file_name,
+                "does not fit its own schema",
+                hint,
+            ));
+            return Err(finish(report, env));
+        }
+    };
+    let config = resolve(raw, &locator, &mut report);
+    let problems = finish(report, env);
+    if problems
+        .iter()
+        .any(|problem| problem.severity == Severity::Error)
+    {
+        return Err(problems);
+    }
+    Ok(Loaded {
+        config,
+        warnings: problems,
+        file: file_name.to_owned(),
+        locator,
+    })
+}
+
+fn finish(report: Report, env: &Environment) -> Vec<Problem> {
+    let mut problems = report.problems;
+    Problem::sort(&mut problems);
+    // A problem of another file comes first: it may explain the others.
+    if let Some(problem) = env.problem() {
+        problems.insert(0, problem.clone());
+    }
+    problems
+}
+
+fn read(file: &Path, name: &str) -> Result<String, Problem> {
+    let problem = |message: String, hint: &str| Problem::of_file(name, message, hint);
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => problem(
+            "there is no such file".to_owned(),
+            "give the configuration with `-c FILE`",
+        ),
+        io::ErrorKind::IsADirectory => problem(
+            "this is a directory".to_owned(),
+            "give the file itself with `-c FILE`",
+        ),
+        io::ErrorKind::PermissionDenied => problem(
+            "may not be read".to_owned(),
+            "let the user that runs Tidegate read it, for example with `chgrp`",
+        ),
+        _ => problem(
+            format!("cannot be read: {error}"),
+            "check the file and the disk it is on",
+        ),
+    };
+    let mut bytes = Vec::new();
+    // One byte more than allowed tells whether there is more.
+    File::open(file)
+        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(failed)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        let hint = "many clients and policies belong into the database";
+        return Err(problem("larger than 64 MiB".to_owned(), hint));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
+        problem(format!("not UTF-8 text (line {line})"), "save it as UTF-8")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::testing::{environment, loaded, with_route};
+
+    fn failure(file: &Path) -> String {
+        let problems = load(file, &environment()).unwrap_err();
+        assert_eq!(problems.len(), 1);
+        problems[0].to_string()
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_says_what_to_do() {
+        assert_eq!(
+            failure(Path::new("/nonexistent/x.yaml")),
+            "/nonexistent/x.yaml: there is no such file; hint: give the configuration with `-c FILE`"
+        );
+        assert!(failure(&std::env::temp_dir()).contains("this is a directory"));
+        let file =
+            std::env::temp_dir().join(format!("tidegate-{}-latin1.yaml", std::process::id()));
+        std::fs::write(&file, b"server:\n  user_agent_header: caf\xe9\n").unwrap();
+        let text = failure(&file);
+        std::fs::remove_file(&file).unwrap();
+        assert!(text.contains("not UTF-8 text (line 2)"), "{text}");
+    }
+
+    #[test]
+    fn later_steps_get_the_position_of_the_nearest_node() {
+        let loaded = loaded(&with_route(
+            "policies:\n  p:\n    key: [ip]\n    algorithm: concurrency\n    quota: { count: 5 }\n",
+        ));
+        let at = |path: &[Step<'_>]| {
+            let problem = loaded.problem(path, "m", None);
+            format!("{}:{} {}", problem.line, problem.column, problem.path)
+        };
+        assert_eq!(
+            at(&["routes".into(), 0.into(), "upstream".into()]),
+            "2:31 routes[0].upstream"
+        );
+        assert_eq!(
+            at(&["policies".into(), "p".into(), "key".into(), 0.into()]),
+            "5:11 policies.p.key[0]"
+        );
+        assert_eq!(
+            at(&["policies".into(), "p".into(), "quota".into()]),
+            "7:5 policies.p.quota"
+        );
+        assert_eq!(
+            at(&["policies".into(), "p".into(), "cost".into()]),
+            "4:3 policies.p.cost"
+        );
+        assert_eq!(
+            at(&["server".into(), "threads".into()]),
+            "1:1 server.threads"
+        );
+        assert_eq!(loaded.warning(&[], "m", None).severity, Severity::Warning);
+    }
+
+    #[test]
+    fn a_bad_dotenv_file_keeps_the_configuration_from_loading() {
+        let dir = std::env::temp_dir().join(format!("tidegate-{}-dotenv", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join(".env"), "no equals sign\n").unwrap();
+        let result = parse("", "f", &Environment::from_process(&dir));
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert!(result.unwrap_err()[0].file.ends_with(".env"));
+    }
+}

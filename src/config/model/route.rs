@@ -1,0 +1,102 @@
+//! Upstreams and the routes that lead to them.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A pool of peers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// Its addresses; at least one, and at least one has a weight.
+    pub peers: Vec<Peer>,
+    /// How a peer is chosen.
+    pub balance: Balance,
+    /// Requests in flight at most, per gateway; absent: no limit.
+    pub max_concurrent: Option<u32>,
+    /// Requests that may wait for one of `max_concurrent` places.
+    pub queue_size: u32,
+    /// How long they wait at most.
+    pub queue_timeout: Duration,
+    /// Limit for establishing a connection.
+    pub connect_timeout: Duration,
+    /// Limit between two reads.
+    pub read_timeout: Duration,
+    /// Limit between two writes.
+    pub write_timeout: Duration,
+    /// How long an unused connection is kept.
+    pub idle_timeout: Duration,
+    /// Further attempts after a failed connection.
+    pub retries: u32,
+}
+
+/// One address of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// An IP address (IPv6 without brackets) or a host name.
+    pub host: String,
+    /// Its port, not 0.
+    pub port: u16,
+    /// Its share; 0 takes nothing.
+    pub weight: u32,
+}
+
+/// How a peer is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Balance {
+    /// One after the other, by weight.
+    RoundRobin,
+    /// At random, by weight.
+    Random,
+}
+
+/// What a request must look like, and where it then goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Its name, unique.
+    pub name: String,
+    /// Hosts in lower case, `*.example.com` for every subdomain; empty: any.
+    pub hosts: Vec<String>,
+    /// The path it takes.
+    pub path: PathPattern,
+    /// Methods it takes (GET implies HEAD); absent: all.
+    pub methods: Option<Vec<http::Method>>,
+    /// Whether `%2f`, `%00`, `\` and empty segments are let through as they came.
+    pub raw_path: bool,
+    /// The upstream's name; it exists.
+    pub upstream: String,
+    /// Whether credentials are looked at.
+    pub auth: RouteAuth,
+    /// Whether a credential that was verified here still goes to the upstream.
+    pub forward_credentials: bool,
+    /// A prefix taken off the path before forwarding.
+    pub strip_prefix: Option<String>,
+    /// The largest request body in bytes; absent: no limit.
+    pub max_body_bytes: Option<u64>,
+    /// Whether the `Forwarded` header of RFC 7239 is sent upstream.
+    pub forwarded_header: bool,
+}
+
+/// The path a route takes, in normal form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PathPattern {
+    /// Whole segments from the start; `/` takes every path.
+    Prefix(String),
+    /// Exactly this path.
+    Exact(String),
+    /// A regular expression that compiles.
+    Regex(String),
+}
+
+/// Whether a route looks at credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RouteAuth {
+    /// Credentials are ignored and pass untouched; the client is the IP.
+    None,
+    /// No credentials: anonymous; bad ones: 401.
+    Optional,
+    /// No or bad credentials: 401.
+    Required,
+}

@@ -1,0 +1,170 @@
+//! The keys of upstreams and routes.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::span;
+use crate::config::model::{Balance, RouteAuth};
+use crate::config::notation::{
+    HostPattern, MethodName, Name, PathRegex, PeerAddress, Size, TimeSpan, UrlPath, Written,
+};
+
+/// A pool of peers.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["peers"]))]
+pub(in crate::config) struct Upstream {
+    /// Its addresses.
+    #[schemars(required, with = "Vec<Peer>")]
+    pub(in crate::config) peers: Option<Vec<Option<Peer>>>,
+    /// How a peer is chosen.
+    pub(in crate::config) balance: Balance,
+    /// Requests in flight at most, per gateway; null: no limit.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(in crate::config) max_concurrent: Option<u32>,
+    /// Requests that wait for one of max_concurrent places.
+    pub(in crate::config) queue: Queue,
+    /// Limit for establishing a connection.
+    pub(in crate::config) connect_timeout: Written<TimeSpan>,
+    /// Limit between two reads from the peer.
+    pub(in crate::config) read_timeout: Written<TimeSpan>,
+    /// Limit between two writes to the peer.
+    pub(in crate::config) write_timeout: Written<TimeSpan>,
+    /// How long an unused connection is kept for reuse.
+    pub(in crate::config) idle_timeout: Written<TimeSpan>,
+    /// Further attempts after a failed connection.
+    #[schemars(range(max = 10))]
+    pub(in crate::config) retries: u32,
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Upstream {
+            peers: None,
+            balance: Balance::RoundRobin,
+            max_concurrent: None,
+            queue: Queue::default(),
+            connect_timeout: span("1s", Duration::from_secs(1)),
+            read_timeout: span("60s", Duration::from_secs(60)),
+            write_timeout: span("60s", Duration::from_secs(60)),
+            idle_timeout: span("60s", Duration::from_secs(60)),
+            retries: 1,
+        }
+    }
+}
+
+/// One address of an upstream.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["address"]))]
+pub(in crate::config) struct Peer {
+    /// Host (name or IP) and port.
+    #[schemars(required)]
+    pub(in crate::config) address: Option<Written<PeerAddress>>,
+    /// Its share; 0 takes nothing.
+    #[schemars(range(max = 65_535))]
+    pub(in crate::config) weight: u32,
+}
+
+impl Default for Peer {
+    fn default() -> Self {
+        Peer {
+            address: None,
+            weight: 1,
+        }
+    }
+}
+
+/// Requests that wait for one of max_concurrent places.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct Queue {
+    /// How many wait at most; 0: none, 503 at once.
+    #[schemars(range(max = 1_000_000))]
+    pub(in crate::config) size: u32,
+    /// How long they wait at most.
+    pub(in crate::config) timeout: Written<TimeSpan>,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Queue {
+            size: 0,
+            timeout: span("1s", Duration::from_secs(1)),
+        }
+    }
+}
+
+/// Which requests go where.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["name", "upstream"]))]
+pub(in crate::config) struct Route {
+    /// A unique name; policies, metrics and logs use it.
+    #[schemars(required)]
+    pub(in crate::config) name: Option<Written<Name>>,
+    /// What a request must look like; absent: anything.
+    #[serde(rename = "match")]
+    pub(in crate::config) matches: Match,
+    /// The upstream's name.
+    #[schemars(required)]
+    pub(in crate::config) upstream: Option<String>,
+    /// Whether credentials are looked at.
+    pub(in crate::config) auth: RouteAuth,
+    /// Whether a credential that Tidegate verified still goes to the upstream.
+    pub(in crate::config) forward_credentials: bool,
+    /// Changes to the request.
+    pub(in crate::config) rewrite: Rewrite,
+    /// The largest request body, such as 10MiB; null: no limit.
+    pub(in crate::config) max_body: Option<Written<Size>>,
+    /// Whether the Forwarded header of RFC 7239 goes to the upstream.
+    pub(in crate::config) forwarded_header: bool,
+}
+
+impl Default for Route {
+    fn default() -> Self {
+        Route {
+            name: None,
+            matches: Match::default(),
+            upstream: None,
+            auth: RouteAuth::None,
+            forward_credentials: false,
+            rewrite: Rewrite::default(),
+            max_body: None,
+            forwarded_header: false,
+        }
+    }
+}
+
+/// What a request must look like; at most one of path, path_exact and path_regex.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct Match {
+    /// Hosts without port, *.example.com for all subdomains; empty: any.
+    #[schemars(with = "Vec<Written<HostPattern>>")]
+    pub(in crate::config) hosts: Vec<Option<Written<HostPattern>>>,
+    /// A prefix by whole segments; / takes every path and is the default.
+    pub(in crate::config) path: Option<Written<UrlPath>>,
+    /// Exactly this path.
+    pub(in crate::config) path_exact: Option<Written<UrlPath>>,
+    /// A regular expression over the path.
+    pub(in crate::config) path_regex: Option<Written<PathRegex>>,
+    /// Methods (GET implies HEAD); null: all.
+    #[schemars(with = "Option<Vec<Written<MethodName>>>")]
+    pub(in crate::config) methods: Option<Vec<Option<Written<MethodName>>>>,
+    /// Whether %2f, %00, \ and empty segments are let through instead of answered with 400.
+    pub(in crate::config) raw_path: bool,
+}
+
+/// The prefix / of routes that give no path.
+pub(in crate::config) const DEFAULT_PATH: &str = "/";
+
+/// Changes to the request on its way to the upstream.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct Rewrite {
+    /// A prefix taken off the path; null: none.
+    pub(in crate::config) strip_prefix: Option<Written<UrlPath>>,
+}

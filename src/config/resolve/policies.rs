@@ -1,0 +1,351 @@
+//! Policies: what they refer to exists, and the quota follows from the bucket.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use super::quota::{Frame, resolve as quota};
+use super::{Names, Review, by_name, instead_of, not_empty};
+use crate::config::model::{Algorithm, KeyPart, Policy, Quota};
+use crate::config::notation::{TimeSpan, Written};
+use crate::config::place::Place;
+use crate::config::problem::quoted;
+use crate::config::raw;
+
+/// The most descriptors a key may have; each lengthens every bucket key.
+const MOST_DESCRIPTORS: usize = 16;
+/// The longest a leased unit may live.
+const LONGEST_LEASE: Duration = Duration::from_secs(10);
+
+pub(super) fn resolve(
+    raw: BTreeMap<String, raw::Policy>,
+    names: &Names<'_>,
+    review: &mut Review<'_>,
+) -> BTreeMap<String, Policy> {
+    let place = Place::ROOT.then("policies");
+    by_name(raw.into_iter().map(|(name, raw)| {
+        let policy = policy(&name, raw, &place.then(&name), names, review);
+        (name, policy)
+    }))
+}
+
+fn policy(
+    name: &str,
+    raw: raw::Policy,
+    place: &Place<'_>,
+    names: &Names<'_>,
+    review: &mut Review<'_>,
+) -> Option<Policy> {
+    routes(raw.routes.as_ref(), &place.then("routes"), names, review);
+    not_empty(raw.methods.as_ref(), &place.then("methods"), review);
+    let key = raw.key.map(|raw| {
+        raw.into_iter()
+            .flatten()
+            .map(|part| part.value.0)
+            .collect::<Vec<_>>()
+    });
+    if let Some(key) = &key {
+        descriptor(key, &place.then("key"), review);
+        quota_follows_key(key, place, review);
+    }
+    references(
+        &place.then("tiers"),
+        raw.tiers.keys(),
+        &names.tiers,
+        "tier",
+        "tiers",
+        review,
+    );
+    references(
+        &place.then("overrides"),
+        raw.overrides.keys(),
+        &names.clients,
+        "client",
+        "clients",
+        review,
+    );
+    let lease_ttl = lease_ttl(&raw.lease_ttl, &place.then("lease_ttl"), review);
+    let frame = Frame {
+        algorithm: raw.algorithm,
+        cost: raw.cost,
+    };
+    let base = raw
+        .quota
+        .as_ref()
+        .and_then(|raw| quota(raw, frame, &place.then("quota"), review));
+    let tiers = quotas(&raw.tiers, frame, &place.then("tiers"), review);
+    let overrides = quotas(&raw.overrides, frame, &place.then("overrides"), review);
+    Some(Policy {
+        name: name.to_owned(),
+        routes: raw
+            .routes
+            .map(|routes| routes.into_iter().flatten().collect()),
+        key: key?,
+        algorithm: raw.algorithm?,
+        quota: base?,
+        tiers,
+        overrides,
+        cost: raw.cost,
+        consistency: raw.consistency,
+        lease_ttl,
+        on_outage: raw.on_outage,
+        mode: raw.mode,
+        methods: raw.methods.map(|all| {
+            all.into_iter()
+                .flatten()
+                .map(|method| method.value.0)
+                .collect()
+        }),
+        ipv6_prefix: raw.ipv6_prefix,
+        status: raw.status,
+    })
+}
+
+fn routes(
+    raw: Option<&Vec<Option<String>>>,
+    place: &Place<'_>,
+    names: &Names<'_>,
+    review: &mut Review<'_>,
+) {
+    not_empty(raw, place, review);
+    for (index, route) in raw.into_iter().flatten().enumerate() {
+        if let Some(route) = route
+            .as_deref()
+            .filter(|route| !names.routes.contains(route))
+        {
+            let place = place.then(index);
+            let message = format!("there is no route {}", review.shown(&place));
+            review.error(&place, message, instead_of(route, &names.routes, "routes"));
+        }
+    }
+}
+
+/// Checks that the keys of `tiers` or `overrides` exist.
+fn references<'k>(
+    place: &Place<'_>,
+    keys: impl Iterator<Item = &'k String>,
+    known: &HashSet<&str>,
+    what: &str,
+    section: &str,
+    review: &mut Review<'_>,
+) {
+    for key in keys.filter(|key| !known.contains(key.as_str())) {
+        let message = format!("there is no {what} {}", quoted(key));
+        review.error_even_if_broken(&place.then(key), message, instead_of(key, known, section));
+    }
+}
+
+fn descriptor(key: &[KeyPart], place: &Place<'_>, review: &mut Review<'_>) {
+    if key.is_empty() {
+        let hint = "write `[global]` for one bucket for all, or `[client]` for one per client";
+        review.error(place, "the key is empty", hint);
+    }
+    if key.len() > MOST_DESCRIPTORS {
+        review.error(
+            place,
+            "the key is too long",
+            format!("name at most {MOST_DESCRIPTORS} descriptors"),
+        );
+    } else if (1..key.len()).any(|index| key[..index].contains(&key[index])) {
+        review.error(place, "the same descriptor occurs twice", "name each once");
+    }
+    let chosen = |part: &KeyPart| {
+        matches!(
+            part,
+            KeyPart::Header(_) | KeyPart::Method | KeyPart::Host | KeyPart::Path
+        )
+    };
+    if key.iter().any(|part| matches!(part, KeyPart::Header(_))) && key.iter().all(chosen) {
+        let hint = "add `client` or `ip`: whoever sends another value gets another bucket";
+        review.warning(
+            place,
+            "the key consists only of what the client chooses",
+            hint,
+        );
+    }
+}
+
+/// Two requests that share a bucket must have the same quota.
+fn quota_follows_key(key: &[KeyPart], place: &Place<'_>, review: &mut Review<'_>) {
+    if review.is_broken(&place.then("key")) {
+        return;
+    }
+    let has = |part| key.contains(&part);
+    for (section, allowed, hint) in [
+        (
+            "tiers",
+            has(KeyPart::Client) || has(KeyPart::Tier),
+            "add `client` or `tier` to the key, or remove `tiers`",
+        ),
+        (
+            "overrides",
+            has(KeyPart::Client),
+            "add `client` to the key, or remove `overrides`",
+        ),
+    ] {
+        let steps = place.then(section).steps();
+        if !allowed && !review.locator.keys(&steps).is_empty() {
+            let message = format!(
+                "`{section}` gives several quotas to one bucket: the key does not tell them apart"
+            );
+            review.error_even_if_broken(&place.then(section), message, hint);
+        }
+    }
+}
+
+fn lease_ttl(raw: &Written<TimeSpan>, place: &Place<'_>, review: &mut Review<'_>) -> Duration {
+    let span = review.positive(raw, place);
+    if span > LONGEST_LEASE {
+        let message = format!(
+            "{} is too long: what is leased and lost would be missing that long",
+            review.shown(place)
+        );
+        review.error(
+            place,
+            message,
+            "write at most `10s`; `100ms` is the default",
+        );
+    }
+    span
+}
+
+fn quotas(
+    raw: &BTreeMap<String, raw::Quota>,
+    frame: Frame,
+    place: &Place<'_>,
+    review: &mut Review<'_>,
+) -> BTreeMap<String, Quota> {
+    by_name(
+        raw.iter()
+            .map(|(name, raw)| (name.clone(), quota(raw, frame, &place.then(name), review))),
+    )
+}
+
+impl Algorithm {
+    /// The quota's keys that this algorithm uses beside `count`.
+    pub(super) fn uses(self) -> &'static [&'static str] {
+        match self {
+            Algorithm::TokenBucket => &["period", "burst"],
+            Algorithm::SlidingWindow | Algorithm::SlidingWindowCounter => &["period"],
+            Algorithm::FixedWindow => &["period", "calendar", "time_zone"],
+            Algorithm::LeakyBucket => &["period", "max_delay"],
+            Algorithm::Concurrency => &[],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::testing::{errors, loaded, problems, with_policy};
+
+    const BASE: &str = "algorithm: token_bucket\nquota: { count: 5, period: 1s }\n";
+
+    #[test]
+    fn references_must_exist() {
+        let text = with_policy(&format!(
+            "key: [client]\nroutes: [r, x]\n{BASE}tiers: {{ pr: {{ count: 5, period: 1s }} }}\noverrides: {{ acne: {{ count: 5, period: 1s }} }}"
+        ));
+        assert_eq!(
+            problems(&text),
+            [
+                "8:17: policies.p.routes[1]: there is no route `x`; hint: did you mean `r`?",
+                "11:14: policies.p.tiers.pr: there is no tier `pr`; hint: did you mean `pro`?",
+                "12:18: policies.p.overrides.acne: there is no client `acne`; hint: did you mean `acme`?",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_quota_must_follow_from_the_bucket() {
+        let several = "tiers: { pro: { count: 9, period: 1s } }\noverrides: { acme: { count: 9, period: 1s } }";
+        let both = errors(&with_policy(&format!("key: [ip]\n{BASE}{several}")));
+        assert_eq!(both.len(), 2, "{both:?}");
+        assert!(
+            both[0].starts_with("10:5 policies.p.tiers: ")
+                && both[1].starts_with("11:5 policies.p.overrides: ")
+        );
+        let one = errors(&with_policy(&format!("key: [tier]\n{BASE}{several}")));
+        assert!(
+            one.len() == 1 && one[0].contains("policies.p.overrides"),
+            "{one:?}"
+        );
+        assert!(
+            errors(&with_policy(&format!(
+                "key: [client, route]\n{BASE}{several}"
+            )))
+            .is_empty()
+        );
+    }
+
+    #[test]
+    fn keys_are_not_empty_and_name_nothing_twice() {
+        assert_eq!(
+            errors(&with_policy(&format!("key: []\n{BASE}"))),
+            ["7:5 policies.p.key: the key is empty"]
+        );
+        assert!(
+            errors(&with_policy(&format!("key: [ip, ip]\n{BASE}")))[0].contains("occurs twice")
+        );
+    }
+
+    #[test]
+    fn a_key_of_headers_only_draws_a_warning() {
+        let found = problems(&with_policy(&format!(
+            "key: ['header:X-Org', path]\n{BASE}"
+        )));
+        assert!(
+            found[0].starts_with("7:5: warning: policies.p.key"),
+            "{found:?}"
+        );
+        assert!(problems(&with_policy(&format!("key: ['header:X-Org', ip]\n{BASE}"))).is_empty());
+        assert!(problems(&with_policy(&format!("key: ['jwt:org']\n{BASE}"))).is_empty());
+    }
+
+    #[test]
+    fn a_policy_is_read_as_written() {
+        let text = with_policy(&format!(
+            "key: ['header:X-Org', 'jwt:sub', global]\n{BASE}mode: off\nconsistency: leased\non_outage: deny\ncost: 0\nmethods: [POST]"
+        ));
+        let config = loaded(&text).config;
+        let policy = &config.policies["p"];
+        let header = http::HeaderName::from_static("x-org");
+        assert_eq!(
+            policy.key,
+            [
+                KeyPart::Header(header),
+                KeyPart::JwtClaim("sub".into()),
+                KeyPart::Global
+            ]
+        );
+        assert_eq!(
+            (policy.mode, policy.cost, policy.status),
+            (crate::config::Mode::Off, 0, 429)
+        );
+        assert_eq!(policy.lease_ttl, Duration::from_millis(100));
+        assert_eq!(policy.routes, None);
+    }
+
+    #[test]
+    fn a_lease_is_short() {
+        assert!(
+            errors(&with_policy(&format!("key: [ip]\n{BASE}lease_ttl: 1m")))[0]
+                .contains("policies.p.lease_ttl")
+        );
+    }
+
+    #[test]
+    fn the_algorithms_names_are_those_of_the_file() {
+        for name in [
+            "token_bucket",
+            "sliding_window",
+            "sliding_window_counter",
+            "fixed_window",
+            "leaky_bucket",
+        ] {
+            let text = with_policy(&format!(
+                "key: [ip]\nalgorithm: {name}\nquota: {{ count: 5, period: 1s }}"
+            ));
+            assert_eq!(loaded(&text).config.policies["p"].algorithm.name(), name);
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What has been learned about one request on its way through the phases.
+
+use crate::admission::{Rejection, Spent};
+use crate::auth::Client;
+use crate::clock::Stopwatch;
+use crate::limit::descriptor::BucketKey;
+use crate::snapshot::{Route, Running, Snapshot};
+use crate::upstream::Upstream;
+use crate::upstream::concurrency::{NoPlace, Place};
+use smallvec::SmallVec;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+/// One request, from its header to its log line.
+pub struct Context {
+    running: Arc<Running>,
+    /// loaded once: a request is decided by one snapshot from beginning to end
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) arrived: Stopwatch,
+    request_id: u128,
+    /// the other end of the connection
+    pub(super) peer: IpAddr,
+    pub(super) peer_trusted: bool,
+    /// the client's address
+    pub(super) ip: IpAddr,
+    /// does the request carry headers that only we may set?
+    pub(super) spoofed: bool,
+    pub(super) route: Option<usize>,
+    pub(super) client: Option<Arc<Client>>,
+    pub(super) spent: Spent,
+    /// the normalised path, where it is not the one that came
+    pub(super) path: Option<String>,
+    pub(super) body_bytes: u64,
+    /// a place at the upstream, kept over retries
+    pub(super) place: Option<Place>,
+    pub(super) held: Option<Held>,
+    pub(super) tries: u32,
+    pub(super) upstream_peer: Option<usize>,
+    /// why a later phase gave up
+    pub(super) rejection: Option<Rejection>,
+}
+
+impl Context {
+    pub(super) fn new(running: Arc<Running>) -> Self {
+        running.metrics.in_flight.inc();
+        let nobody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        Context {
+            snapshot: running.snapshot(),
+            running,
+            arrived: Stopwatch::start(),
+            request_id: fastrand::u128(..),
+            peer: nobody,
+            peer_trusted: false,
+            ip: nobody,
+            spoofed: false,
+            route: None,
+            client: None,
+            spent: Spent::default(),
+            path: None,
+            body_bytes: 0,
+            place: None,
+            held: None,
+            tries: 0,
+            upstream_peer: None,
+            rejection: None,
+        }
+    }
+
+    /// 32 hex digits that name this request in the answer, upstream and in the log.
+    pub(super) fn request_id(&self) -> String {
+        format!("{:032x}", self.request_id)
+    }
+
+    /// Microseconds since the Unix epoch.
+    pub(super) fn now_us(&self) -> u64 {
+        self.running.clock.now_us()
+    }
+
+    pub(super) fn route(&self) -> Option<&Route> {
+        self.route.and_then(|index| self.snapshot.routes.get(index))
+    }
+
+    pub(super) fn upstream(&self) -> Option<Arc<Upstream>> {
+        let route = self.route()?;
+        self.snapshot.upstreams.get(route.upstream).cloned()
+    }
+}
+
+impl Drop for Context {
+    /// Dropped after the answer has been sent, or when the connection's task is cancelled.
+    fn drop(&mut self) {
+        self.running.metrics.in_flight.dec();
+    }
+}
+
+/// Units of `concurrency` buckets, given back when the request ends, however it ends.
+pub(super) struct Held {
+    running: Arc<Running>,
+    keys: SmallVec<[(BucketKey, u64); 1]>,
+}
+
+impl Held {
+    pub(super) fn new(running: &Arc<Running>, keys: &[(BucketKey, u64)]) -> Option<Self> {
+        (!keys.is_empty()).then(|| Held {
+            running: running.clone(),
+            keys: keys.into(),
+        })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        for (key, cost) in &self.keys {
+            self.running.store.release(key, *cost);
+        }
+    }
+}
+
+impl From<NoPlace> for Rejection {
+    fn from(no_place: NoPlace) -> Self {
+        match no_place {
+            NoPlace::QueueFull => Rejection::QueueFull,
+            NoPlace::TimedOut => Rejection::QueueTimedOut,
+        }
+    }
+}

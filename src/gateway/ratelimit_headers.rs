@@ -1,0 +1,115 @@
+//! The rate-limit headers of both families, on answers and refusals alike.
+//!
+//! `X-RateLimit-*` speaks for one policy, in the form most clients know; `RateLimit` and
+//! `RateLimit-Policy` list all of them (draft-ietf-httpapi-ratelimit-headers).
+
+use crate::admission::{Applied, Spent};
+use crate::limit::algorithm::Answer;
+use crate::policy::{Policy, PolicyQuota};
+use crate::snapshot::Snapshot;
+use http::HeaderValue;
+use pingora::Result;
+use pingora::http::ResponseHeader;
+use std::fmt::Write;
+
+/// Room for the items of a few policies, so that a header is written in one allocation.
+const ROOM: usize = 96;
+
+/// One enforcing policy and what it said.
+struct Told<'a> {
+    applied: &'a Applied,
+    policy: &'a Policy,
+    quota: &'a PolicyQuota,
+}
+
+/// Adds the headers of all enforcing policies; `refused_by` is the policy a refusal speaks for.
+/// `wall_us`: now, microseconds since the Unix epoch.
+pub(super) fn add(
+    response: &mut ResponseHeader,
+    snapshot: &Snapshot,
+    spent: &Spent,
+    refused_by: Option<usize>,
+    wall_us: u64,
+) -> Result<()> {
+    let told = spent.applied.iter().filter_map(|applied| {
+        let policy = snapshot
+            .policies
+            .get(applied.policy)
+            .filter(|policy| policy.enforces())?;
+        Some(Told {
+            applied,
+            policy,
+            quota: policy.quota(applied.quota),
+        })
+    });
+    let speaker = match refused_by {
+        Some(index) => told.clone().find(|told| told.applied.policy == index),
+        None => told.clone().min_by_key(Told::nearest_to_exhaustion),
+    };
+    let Some(speaker) = speaker else {
+        return Ok(());
+    };
+    if snapshot.response_headers.x_ratelimit {
+        let reading = speaker.applied.decision.reading;
+        let reset_us = wall_us.saturating_add(speaker.wait_us(reading.reset_after_us));
+        response.insert_header("X-RateLimit-Limit", HeaderValue::from(speaker.quota.limit))?;
+        response.insert_header(
+            "X-RateLimit-Remaining",
+            HeaderValue::from(reading.remaining),
+        )?;
+        response.insert_header(
+            "X-RateLimit-Reset",
+            HeaderValue::from(reset_us.div_ceil(1_000_000)),
+        )?;
+        let strategy = HeaderValue::from_static(speaker.policy.algorithm().name());
+        response.insert_header("X-RateLimit-Strategy", strategy)?;
+    }
+    if snapshot.response_headers.ietf {
+        let mut policies = String::with_capacity(ROOM);
+        let mut limits = String::with_capacity(ROOM);
+        for told in told {
+            told.write(&mut policies, &mut limits);
+        }
+        response.insert_header("RateLimit-Policy", policies)?;
+        response.insert_header("RateLimit", limits)?;
+    }
+    Ok(())
+}
+
+impl Told<'_> {
+    /// Fewest further requests first; of equals the one whole again last.
+    fn nearest_to_exhaustion(&self) -> (u64, std::cmp::Reverse<u64>) {
+        let reading = self.applied.decision.reading;
+        let further = reading
+            .remaining
+            .checked_div(self.policy.cost())
+            .unwrap_or(u64::MAX);
+        (further, std::cmp::Reverse(reading.reset_after_us))
+    }
+
+    /// Nobody knows when requests in flight end: a refusal says a second.
+    fn wait_us(&self, reset_after_us: u64) -> u64 {
+        let refused = matches!(self.applied.decision.answer, Answer::Refuse { .. });
+        if refused && self.quota.quota.is_concurrency() {
+            1_000_000
+        } else {
+            reset_after_us
+        }
+    }
+
+    fn write(&self, policies: &mut String, limits: &mut String) {
+        let reading = self.applied.decision.reading;
+        if !policies.is_empty() {
+            policies.push_str(", ");
+            limits.push_str(", ");
+        }
+        policies.push_str(&self.quota.announced);
+        limits.push('"');
+        limits.push_str(self.policy.name());
+        // writing to a string cannot fail
+        let _ = write!(limits, "\";r={}", reading.remaining);
+        if !self.quota.quota.is_concurrency() {
+            let _ = write!(limits, ";t={}", reading.reset_after_us.div_ceil(1_000_000));
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! One table from rejections to answers: status, text, headers, gRPC status.
+
+use super::context::Context;
+use super::ratelimit_headers;
+use crate::admission::{BadCredentials, Rejection};
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode, header};
+use pingora::Result;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora_proxy::Session;
+use serde_json::json;
+
+/// A row: what a client is told.
+struct Row {
+    status: u16,
+    /// for the client; tells what to fix, and an attacker nothing
+    detail: &'static str,
+    /// canonical code of gRPC
+    grpc: u8,
+    /// microseconds, for `Retry-After`
+    retry_after_us: Option<u64>,
+}
+
+/// Canonical codes of gRPC (grpc.io, "Status codes").
+mod grpc {
+    pub(super) const INVALID_ARGUMENT: u8 = 3;
+    pub(super) const DEADLINE_EXCEEDED: u8 = 4;
+    pub(super) const RESOURCE_EXHAUSTED: u8 = 8;
+    pub(super) const UNIMPLEMENTED: u8 = 12;
+    pub(super) const INTERNAL: u8 = 13;
+    pub(super) const UNAVAILABLE: u8 = 14;
+    pub(super) const UNAUTHENTICATED: u8 = 16;
+}
+
+const SECOND_US: u64 = 1_000_000;
+
+fn row(rejection: &Rejection, ctx: &Context) -> Row {
+    let row = |status, grpc, detail| Row {
+        status,
+        detail,
+        grpc,
+        retry_after_us: None,
+    };
+    let later = |row: Row, retry_after_us| Row {
+        retry_after_us: Some(retry_after_us),
+        ..row
+    };
+    match rejection {
+        Rejection::BadPath(_) => row(
+            400,
+            grpc::INVALID_ARGUMENT,
+            "The path is ambiguous or malformed.",
+        ),
+        Rejection::BadRequest(detail) => row(400, grpc::INVALID_ARGUMENT, detail),
+        Rejection::NoRoute => row(404, grpc::UNIMPLEMENTED, "Nothing is served here."),
+        Rejection::MethodNotAllowed { .. } => row(
+            405,
+            grpc::UNIMPLEMENTED,
+            "This method is not served here; see the Allow header.",
+        ),
+        Rejection::Unauthenticated(BadCredentials::Missing) => {
+            row(401, grpc::UNAUTHENTICATED, "This route needs an API key.")
+        }
+        Rejection::Unauthenticated(BadCredentials::Invalid) => {
+            row(401, grpc::UNAUTHENTICATED, "The API key is not valid.")
+        }
+        Rejection::TooManyFailures { retry_after_us } => later(
+            row(
+                429,
+                grpc::RESOURCE_EXHAUSTED,
+                "Too many failed authentications.",
+            ),
+            *retry_after_us,
+        ),
+        Rejection::OverLimit {
+            policy,
+            retry_after_us,
+            soon,
+        } => {
+            let status = ctx
+                .snapshot
+                .policies
+                .get(*policy)
+                .map_or(429, |policy| policy.status());
+            let retry_after_us = retry_after_us.or(soon.then_some(SECOND_US));
+            Row {
+                retry_after_us,
+                ..row(
+                    status,
+                    grpc::RESOURCE_EXHAUSTED,
+                    "Too many requests. Please retry later.",
+                )
+            }
+        }
+        Rejection::BodyTooLarge => row(
+            413,
+            grpc::RESOURCE_EXHAUSTED,
+            "The body is larger than this route takes.",
+        ),
+        Rejection::HeadersTooLarge => row(
+            431,
+            grpc::RESOURCE_EXHAUSTED,
+            "Too many or too large headers.",
+        ),
+        Rejection::QueueFull | Rejection::QueueTimedOut => later(
+            row(
+                503,
+                grpc::UNAVAILABLE,
+                "The upstream is at capacity. Please retry later.",
+            ),
+            SECOND_US,
+        ),
+        Rejection::Draining => later(
+            row(
+                503,
+                grpc::UNAVAILABLE,
+                "This gateway is stopping. Please retry.",
+            ),
+            SECOND_US,
+        ),
+        Rejection::UpstreamFailed => {
+            row(502, grpc::UNAVAILABLE, "The upstream could not be reached.")
+        }
+        Rejection::UpstreamTimedOut => row(
+            504,
+            grpc::DEADLINE_EXCEEDED,
+            "The upstream did not answer in time.",
+        ),
+        Rejection::Internal => row(500, grpc::INTERNAL, "Something is wrong with this gateway."),
+    }
+}
+
+/// An answer of our own.
+pub(super) struct Answer {
+    status: u16,
+    headers: Vec<(&'static str, HeaderValue)>,
+    body: Bytes,
+    /// HEAD: announce the body but do not send it
+    head: bool,
+    refused_by: Option<usize>,
+}
+
+/// The answer to a rejected request.
+pub(super) fn answer(rejection: &Rejection, request: &RequestHeader, ctx: &Context) -> Answer {
+    let row = row(rejection, ctx);
+    let mut headers = Vec::with_capacity(4);
+    if let Some(retry_after_us) = row.retry_after_us {
+        let seconds = retry_after_us.div_ceil(SECOND_US).max(1);
+        headers.push(("Retry-After", HeaderValue::from(seconds)));
+    }
+    let mut refused_by = None;
+    match rejection {
+        Rejection::Unauthenticated(_) => {
+            headers.push((
+                "WWW-Authenticate",
+                HeaderValue::from_static("ApiKey realm=\"tidegate\""),
+            ));
+        }
+        Rejection::MethodNotAllowed { allow } => {
+            headers.extend(
+                allow
+                    .parse()
+                    .ok()
+                    .map(|allow: HeaderValue| ("Allow", allow)),
+            );
+        }
+        Rejection::OverLimit { policy, .. } => refused_by = Some(*policy),
+        _ => (),
+    }
+    if is_grpc(request) {
+        return grpc_answer(&row, headers, refused_by);
+    }
+    headers.push((
+        "Content-Type",
+        HeaderValue::from_static("application/problem+json"),
+    ));
+    let body = Bytes::from(problem(rejection, &row, ctx));
+    Answer {
+        status: row.status,
+        headers,
+        body,
+        head: request.method == Method::HEAD,
+        refused_by,
+    }
+}
+
+fn is_grpc(request: &RequestHeader) -> bool {
+    let content_type = request.headers.get(header::CONTENT_TYPE);
+    content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// A response of headers only, as gRPC calls it: the status is in the headers, HTTP says 200.
+fn grpc_answer(
+    row: &Row,
+    mut headers: Vec<(&'static str, HeaderValue)>,
+    refused_by: Option<usize>,
+) -> Answer {
+    headers.push(("Content-Type", HeaderValue::from_static("application/grpc")));
+    headers.push(("grpc-status", HeaderValue::from(u64::from(row.grpc))));
+    headers.push(("grpc-message", HeaderValue::from_static(row.detail)));
+    Answer {
+        status: 200,
+        headers,
+        body: Bytes::new(),
+        head: false,
+        refused_by,
+    }
+}
+
+/// `application/problem+json` (RFC 9457).
+fn problem(rejection: &Rejection, row: &Row, ctx: &Context) -> String {
+    let title = StatusCode::from_u16(row.status)
+        .ok()
+        .and_then(|status| status.canonical_reason());
+    let mut body = json!({
+        "title": title.unwrap_or("Refused"),
+        "status": row.status,
+        "detail": row.detail,
+        "request_id": ctx.request_id(),
+    });
+    let mut also = |key: &str, value: serde_json::Value| {
+        if let Some(members) = body.as_object_mut() {
+            members.insert(key.to_owned(), value);
+        }
+    };
+    match rejection {
+        Rejection::OverLimit {
+            policy,
+            retry_after_us,
+            ..
+        } => {
+            also(
+                "policy",
+                json!(
+                    ctx.snapshot
+                        .policies
+                        .get(*policy)
+                        .map(|policy| policy.name())
+                ),
+            );
+            also(
+                "retry_after_ms",
+                json!(retry_after_us.map(|micros| micros.div_ceil(1_000))),
+            );
+        }
+        Rejection::TooManyFailures { retry_after_us } => {
+            also("retry_after_ms", json!(retry_after_us.div_ceil(1_000)));
+        }
+        Rejection::BadPath(problem) => also("reason", json!(problem.to_string())),
+        _ => (),
+    }
+    body.to_string()
+}
+
+impl Answer {
+    /// A document of our own that is no refusal.
+    pub(super) fn json(status: u16, body: String, head: bool) -> Self {
+        let headers = vec![
+            ("Content-Type", HeaderValue::from_static("application/json")),
+            ("Cache-Control", HeaderValue::from_static("no-store")),
+        ];
+        Answer {
+            status,
+            headers,
+            body: body.into(),
+            head,
+            refused_by: None,
+        }
+    }
+
+    /// The status on the wire.
+    pub(super) fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// Sends it; `true`, as Pingora wants to hear from `request_filter`.
+    pub(super) async fn send(self, session: &mut Session, ctx: &Context) -> Result<bool> {
+        let mut response = ResponseHeader::build(self.status, Some(self.headers.len() + 10))?;
+        for (name, value) in self.headers {
+            response.insert_header(name, value)?;
+        }
+        response.insert_header(header::CONTENT_LENGTH, HeaderValue::from(self.body.len()))?;
+        if let Some(name) = &ctx.snapshot.server_name {
+            response.insert_header(header::SERVER, name.clone())?;
+        }
+        let now_us = ctx.now_us();
+        ratelimit_headers::add(
+            &mut response,
+            &ctx.snapshot,
+            &ctx.spent,
+            self.refused_by,
+            now_us,
+        )?;
+        let no_body = self.head || self.body.is_empty();
+        session
+            .write_response_header(Box::new(response), no_body)
+            .await?;
+        if !no_body {
+            session.write_response_body(Some(self.body), true).await?;
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,100 @@
+//! What happens once a second beside the traffic: expiry, clock, names of peers, gauges.
+
+use crate::snapshot::Running;
+use async_trait::async_trait;
+use pingora::server::{ListenFds, ShutdownWatch};
+use pingora::services::Service;
+use std::sync::Arc;
+use std::time::Duration;
+
+const TICK: Duration = Duration::from_secs(1);
+
+/// Ticks in which the store is swept once.
+const SWEEP_TICKS: usize = 16;
+
+/// Ticks between look-ups of peers given by name.
+const RESOLVE_TICKS: usize = 10;
+
+/// A service of one thread.
+pub(super) struct Housekeeping {
+    running: Arc<Running>,
+}
+
+impl Housekeeping {
+    pub(super) fn new(running: Arc<Running>) -> Self {
+        Housekeeping { running }
+    }
+}
+
+#[async_trait]
+impl Service for Housekeeping {
+    async fn start_service(
+        &mut self,
+        _fds: Option<ListenFds>,
+        _shutdown: ShutdownWatch,
+        _per_fd: usize,
+    ) {
+        let running = self.running.clone();
+        must_not_panic("housekeeping", async move {
+            let names = resolve_names(running.clone());
+            tokio::join!(names, tick(&running));
+        })
+        .await;
+    }
+
+    fn name(&self) -> &str {
+        "housekeeping"
+    }
+
+    fn threads(&self) -> Option<usize> {
+        Some(1)
+    }
+
+    fn listen_addresses(&self) -> Option<Vec<String>> {
+        Some(Vec::new())
+    }
+}
+
+async fn tick(running: &Running) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut turn = 0;
+    loop {
+        ticks.tick().await;
+        running.clock.follow_wall();
+        let now_us = running.clock.now_us();
+        for _ in 0..running.store.shards().div_ceil(SWEEP_TICKS) {
+            running.store.sweep(turn, now_us);
+            running.failures.sweep(turn, now_us);
+            turn = turn.wrapping_add(1);
+        }
+        running.metrics.buckets.set(running.store.len() as u64);
+        running.metrics.evicted.set(running.store.evicted());
+    }
+}
+
+/// Peers given by name, in a loop of its own: a slow name server delays nothing else.
+async fn resolve_names(running: Arc<Running>) {
+    loop {
+        for upstream in running
+            .snapshot()
+            .upstreams
+            .iter()
+            .filter(|upstream| upstream.has_names())
+        {
+            upstream.resolve().await;
+        }
+        tokio::time::sleep(TICK * RESOLVE_TICKS as u32).await;
+    }
+}
+
+/// Pingora lets a service that panics die alone and silently. A gateway without one of its
+/// services is broken, so it ends, loudly, and is started again by whoever supervises it.
+pub(super) async fn must_not_panic(name: &str, service: impl Future<Output = ()> + Send + 'static) {
+    if let Err(error) = tokio::spawn(service).await
+        && error.is_panic()
+    {
+        tracing::error!("the {name} service panicked: {error}");
+        std::process::exit(70);
+    }
+}

@@ -1,0 +1,71 @@
+//! The proxy as a service that uses listeners bound beforehand and our own word for "stop accepting".
+
+use crate::gateway::Gateway;
+use async_trait::async_trait;
+use pingora::proxy::HttpProxy;
+use pingora::server::{ListenFds, ShutdownWatch};
+use pingora::services::Service as _;
+use pingora::services::listening::Service;
+use std::net::TcpListener;
+use std::os::fd::IntoRawFd;
+
+/// The gateway on its listeners.
+pub(super) struct ProxyService {
+    inner: Option<Service<HttpProxy<Gateway>>>,
+    listeners: Vec<TcpListener>,
+    stop_accepting: ShutdownWatch,
+}
+
+impl ProxyService {
+    pub(super) fn new(
+        inner: Service<HttpProxy<Gateway>>,
+        listeners: Vec<TcpListener>,
+        stop_accepting: ShutdownWatch,
+    ) -> Self {
+        ProxyService {
+            inner: Some(inner),
+            listeners,
+            stop_accepting,
+        }
+    }
+}
+
+#[async_trait]
+impl pingora::services::Service for ProxyService {
+    async fn start_service(
+        &mut self,
+        fds: Option<ListenFds>,
+        _shutdown: ShutdownWatch,
+        per_fd: usize,
+    ) {
+        let Some(mut inner) = self.inner.take() else {
+            return;
+        };
+        for listener in self.listeners.drain(..) {
+            let Ok(address) = listener.local_addr() else {
+                continue;
+            };
+            if let Some(fds) = &fds {
+                fds.lock().add(address.to_string(), listener.into_raw_fd());
+            }
+            inner.add_tcp(&address.to_string());
+        }
+        let stop_accepting = self.stop_accepting.clone();
+        super::housekeeping::must_not_panic("gateway", async move {
+            inner.start_service(fds, stop_accepting, per_fd).await;
+        })
+        .await;
+    }
+
+    fn name(&self) -> &str {
+        "gateway"
+    }
+
+    fn listen_addresses(&self) -> Option<Vec<String>> {
+        let addresses = self
+            .listeners
+            .iter()
+            .filter_map(|listener| listener.local_addr().ok());
+        Some(addresses.map(|address| address.to_string()).collect())
+    }
+}
