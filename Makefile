@@ -18,7 +18,7 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
 
 .PHONY: demo
-demo: deps-build ## sample upstreams, gateway and dashboard in one process; prints what to try
+demo: deps-build ## sample upstreams and a gateway in one process; prints what to try
 	$(CARGO) build --release --locked
 	$(CARGO) run --quiet --release --locked -- demo
 

@@ -1,5 +1,12 @@
 //! What finding a route costs, among ten routes and among ten thousand.
 
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a benchmark that cannot start should say so and stop"
+)]
+
 use divan::{Bencher, black_box};
 use http::Method;
 use tidegate::route::{PathPattern, RouteMatch, RouteTable};

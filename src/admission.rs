@@ -99,12 +99,15 @@ pub fn admit<'p>(
             client,
             spent,
         }),
-        Err((spent, rejection)) => Err(Box::new(Refused {
-            route: Some(found.index),
-            client,
-            spent,
-            rejection,
-        })),
+        Err(no_room) => {
+            let (spent, rejection) = *no_room;
+            Err(Box::new(Refused {
+                route: Some(found.index),
+                client,
+                spent,
+                rejection,
+            }))
+        }
     }
 }
 

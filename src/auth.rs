@@ -64,7 +64,7 @@ impl Authenticator {
     }
 
     /// Says who a request comes from; two API keys that name different clients are invalid.
-    /// `looking` is asked only for a credential that is not remembered.
+    /// `looking` is asked once there is a credential.
     pub fn identify(&self, headers: &HeaderMap, mut looking: impl FnMut() -> Looking) -> Identity {
         let mut found: Option<Arc<Client>> = None;
         for value in headers.get_all(&self.header) {
@@ -81,19 +81,17 @@ impl Authenticator {
     }
 
     fn recall(&self, key: &[u8], looking: &mut impl FnMut() -> Looking) -> Identity {
-        if let Some(client) = self.remembered.get(key) {
-            return Identity::Known(client);
-        }
         if looking() == Looking::RememberedOnly {
-            return Identity::NotLookedAt;
+            return self
+                .remembered
+                .get(key)
+                .map_or(Identity::NotLookedAt, Identity::Known);
         }
-        match self.keys.find(key) {
-            Some(client) => {
-                self.remembered.put(key, client.clone());
-                Identity::Known(client)
-            }
-            None => Identity::Invalid,
-        }
+        let Some(found) = self.keys.find(key) else {
+            return Identity::Invalid;
+        };
+        self.remembered.put_once(key, found);
+        Identity::Known(found.client.clone())
     }
 }
 

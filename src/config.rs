@@ -27,7 +27,7 @@ pub use environment::Environment;
 pub use load::{Loaded, load, parse};
 pub use model::{
     Admin, Algorithm, Auth, Balance, CalendarUnit, Client, Config, Consistency, FailureGuard,
-    HealthDetail, KeyPart, Listener, Mode, OnOutage, PathPattern, Peer, Policy, Quota,
+    HealthDetail, KeyPart, Listener, Mode, OnOutage, PathPattern, Peer, Policy, Protocol, Quota,
     ResponseHeaders, Route, RouteAuth, Secret, Server, Store, Upstream, Window,
 };
 pub use place::Step;

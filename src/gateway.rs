@@ -58,14 +58,13 @@ impl ProxyHttp for Gateway {
         if let Some(answer) = self.health_answer(session, ctx) {
             return answer.send(session, ctx).await;
         }
-        let checked = hygiene::check(session.req_header());
-        let host = match checked {
+        match hygiene::check(session.req_header()) {
             Ok(checked) => {
                 ctx.spoofed = checked.spoofed;
-                checked.host
+                ctx.host = checked.host;
             }
             Err(rejection) => return self.refuse(session, ctx, rejection).await,
-        };
+        }
         ctx.peer = session
             .client_addr()
             .and_then(|address| address.as_inet())
@@ -76,7 +75,7 @@ impl ProxyHttp for Gateway {
         if self.running.is_draining() {
             return self.refuse(session, ctx, Rejection::Draining).await;
         }
-        let host = host::normalise(&host);
+        let host = host::normalise(&ctx.host);
         let request = Request {
             method: &header.method,
             host: &host,

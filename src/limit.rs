@@ -6,6 +6,8 @@
 //! quota, state and time.
 
 pub mod algorithm;
+#[cfg(test)]
+mod bounds;
 pub mod calendar;
 pub mod decision;
 pub mod descriptor;

@@ -24,8 +24,8 @@ const IDLE_UPSTREAM_CONNECTIONS: usize = 1_024;
 
 /// Where and how to serve.
 pub struct Settings {
-    /// addresses of the listeners
-    pub listeners: Vec<SocketAddr>,
+    /// addresses of the listeners, and whether they also take HTTP/2
+    pub listeners: Vec<(SocketAddr, bool)>,
     /// address of the admin listener and who may use it
     pub admin: Option<(SocketAddr, Access)>,
     /// worker threads; 0: one per core
@@ -57,7 +57,7 @@ fn hint(error: &std::io::Error) -> &'static str {
 
 /// A process that has bound its addresses and is ready to serve.
 pub struct Bound {
-    listeners: Vec<TcpListener>,
+    listeners: Vec<(TcpListener, bool)>,
     admin: Option<(TcpListener, Access)>,
     threads: usize,
     grace_period: Duration,
@@ -79,7 +79,7 @@ impl Bound {
             listeners: settings
                 .listeners
                 .into_iter()
-                .map(bind)
+                .map(|(address, http2)| Ok((bind(address)?, http2)))
                 .collect::<Result<_, _>>()?,
             admin,
             threads,
@@ -91,7 +91,7 @@ impl Bound {
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.listeners
             .iter()
-            .filter_map(|listener| listener.local_addr().ok())
+            .filter_map(|(listener, _)| listener.local_addr().ok())
             .collect()
     }
 
@@ -114,12 +114,21 @@ impl Bound {
         };
         let mut server = Server::new_with_opt_and_conf(None, configuration);
         let stop = StopSignals::new(running.clone(), self.grace_period);
-        let proxy = pingora_proxy::http_proxy_service_with_name(
-            &server.configuration,
-            Gateway::new(running.clone()),
-            "gateway",
-        );
-        server.add_service(ProxyService::new(proxy, self.listeners, stop.watch()));
+        // whether HTTP/2 is taken is a property of a whole service
+        let (http2, http1): (Vec<_>, Vec<_>) =
+            self.listeners.into_iter().partition(|(_, http2)| *http2);
+        for (listeners, http2) in [(http1, false), (http2, true)] {
+            if !listeners.is_empty() {
+                let listeners = listeners
+                    .into_iter()
+                    .map(|(listener, _)| listener)
+                    .collect();
+                let gateway = Gateway::new(running.clone());
+                let conf = &server.configuration;
+                let service = ProxyService::new(conf, gateway, listeners, http2, stop.watch());
+                server.add_service(service);
+            }
+        }
         server.add_service(Housekeeping::new(running.clone()));
         if let Some((listener, access)) = self.admin {
             server.add_service(admin::AdminService::new(listener, running, access));

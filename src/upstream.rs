@@ -132,6 +132,7 @@ mod tests {
             &config::Upstream {
                 peers: peers.iter().map(peer).collect(),
                 balance: config::Balance::RoundRobin,
+                protocol: config::Protocol::Http1,
                 max_concurrent: None,
                 queue_size: 0,
                 queue_timeout: second,

@@ -37,7 +37,7 @@ pub(super) fn spend(
     route: &Route,
     facts: &Facts<'_>,
     now_us: u64,
-) -> Result<Spent, (Spent, Rejection)> {
+) -> Result<Spent, Box<(Spent, Rejection)>> {
     let mut spent = Spent::default();
     let mut charges: SmallVec<[Charge<'_>; 4]> = SmallVec::new();
     for &index in &route.policies {
@@ -88,7 +88,7 @@ pub(super) fn spend(
         return Ok(spent);
     }
     let rejection = longest_wait(snapshot, &spent);
-    Err((spent, rejection))
+    Err(Box::new((spent, rejection)))
 }
 
 /// A shadow policy reports a delay but imposes none.

@@ -5,26 +5,42 @@ use hashbrown::HashMap;
 use sha2::{Digest, Sha256};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 /// Clients by the SHA-256 of their keys. Nobody can choose a key by its digest, so a look-up by
 /// digest takes the same time whatever part of a key was guessed right.
 #[derive(Default)]
 pub struct ApiKeys {
-    by_digest: HashMap<[u8; 32], Arc<Client>, BuildHasherDefault<FirstBytes>>,
+    by_digest: HashMap<[u8; 32], ApiKey, BuildHasherDefault<FirstBytes>>,
+}
+
+/// A key that is valid.
+pub struct ApiKey {
+    /// whose it is
+    pub client: Arc<Client>,
+    /// the generation of [`super::remembered::Remembered`] that has it
+    pub(super) remembered_in: AtomicU32,
 }
 
 impl ApiKeys {
     /// Keys by digest.
     pub fn new(keys: impl IntoIterator<Item = ([u8; 32], Arc<Client>)>) -> Self {
+        let key = |client| ApiKey {
+            client,
+            remembered_in: AtomicU32::new(0),
+        };
         ApiKeys {
-            by_digest: keys.into_iter().collect(),
+            by_digest: keys
+                .into_iter()
+                .map(|(digest, client)| (digest, key(client)))
+                .collect(),
         }
     }
 
-    /// The client a key belongs to.
-    pub fn find(&self, key: &[u8]) -> Option<Arc<Client>> {
+    /// A key by its text.
+    pub fn find(&self, key: &[u8]) -> Option<&ApiKey> {
         let digest: [u8; 32] = Sha256::digest(key).into();
-        self.by_digest.get(&digest).cloned()
+        self.by_digest.get(&digest)
     }
 }
 

@@ -6,6 +6,7 @@ use crate::limit::quota::{BadQuota, Quota};
 use crate::limit::store::memory::MemoryStore;
 use pingora_limits::estimator::Estimator;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Addresses counted exactly at once; a spray of more forgets those nearest to zero.
 const MAX_ADDRESSES: usize = 100_000;
@@ -21,6 +22,8 @@ pub struct FailureGuard {
     quota: Quota,
     exact: MemoryStore,
     seen: Estimator,
+    /// has anybody failed since the estimator started over?
+    any: AtomicBool,
 }
 
 /// A guard's answer: refused for so long.
@@ -37,13 +40,17 @@ impl FailureGuard {
             quota: Quota::token_bucket(u64::from(count), period_us, None)?,
             exact: MemoryStore::new(MAX_ADDRESSES),
             seen: Estimator::new(4, 16_384),
+            any: AtomicBool::new(false),
         })
     }
 
     /// May a credential from this address be looked at?
     pub fn check(&self, address: IpAddr, now_us: u64) -> Result<(), Guarded> {
+        if !self.any.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let key = key(address);
-        if self.seen.get(&key) == 0 {
+        if self.seen.get(key) == 0 {
             return Ok(());
         }
         let decision = self.exact.peek(&[self.charge(key)], now_us);
@@ -58,7 +65,8 @@ impl FailureGuard {
     /// Counts a failure.
     pub fn failed(&self, address: IpAddr, now_us: u64) {
         let key = key(address);
-        self.seen.incr(&key, 1);
+        self.any.store(true, Ordering::Relaxed);
+        self.seen.incr(key, 1);
         self.exact.spend(&[self.charge(key)], now_us);
     }
 
@@ -66,7 +74,8 @@ impl FailureGuard {
     pub fn sweep(&self, turn: usize, now_us: u64) {
         self.exact.sweep(turn, now_us);
         // collisions only ever add up: start over once nobody is counted any more
-        if self.exact.is_empty() {
+        if self.any.load(Ordering::Relaxed) && self.exact.is_empty() {
+            self.any.store(false, Ordering::Relaxed);
             self.seen.reset();
         }
     }
@@ -117,6 +126,6 @@ mod tests {
         for turn in 0..100 {
             guard.sweep(turn, 60_000_005);
         }
-        assert_eq!(guard.seen.get(&key(ADDRESS)), 0);
+        assert_eq!(guard.seen.get(key(ADDRESS)), 0);
     }
 }

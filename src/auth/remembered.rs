@@ -1,20 +1,24 @@
-//! Credentials that were valid a moment ago, by a keyed hash: bounded, cheaper than their SHA-256.
+//! Credentials that were valid before, by a keyed hash: what still counts while an address is guarded.
 
 use super::Client;
+use super::api_key::ApiKey;
 use hashbrown::HashTable;
 use parking_lot::Mutex;
 use siphasher::sip128::{Hasher128, SipHasher13};
 use std::hash::Hasher;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 const SHARDS: usize = 64;
 
 /// Credentials per shard; beyond that the shard starts over.
-const PER_SHARD: usize = 4_096;
+const PER_SHARD: usize = 16_384;
 
 /// Valid credentials by a 128-bit hash under a secret of this process.
 pub(super) struct Remembered {
     secret: [u8; 16],
+    /// grows when a shard starts over, so that keys are put again at their next use
+    generation: AtomicU32,
     shards: Box<[Mutex<HashTable<Entry>>]>,
 }
 
@@ -32,7 +36,11 @@ impl Default for Remembered {
         let shards = std::iter::repeat_with(|| Mutex::new(HashTable::new()))
             .take(SHARDS)
             .collect();
-        Remembered { secret, shards }
+        Remembered {
+            secret,
+            generation: AtomicU32::new(1),
+            shards,
+        }
     }
 }
 
@@ -45,7 +53,16 @@ impl Remembered {
             .map(|entry| entry.client.clone())
     }
 
-    pub(super) fn put(&self, credential: &[u8], client: Arc<Client>) {
+    /// Remembers a valid key, unless that has been done.
+    pub(super) fn put_once(&self, credential: &[u8], key: &ApiKey) {
+        let generation = self.generation.load(Ordering::Relaxed);
+        if key.remembered_in.load(Ordering::Relaxed) != generation {
+            key.remembered_in.store(generation, Ordering::Relaxed);
+            self.put(credential, key.client.clone());
+        }
+    }
+
+    fn put(&self, credential: &[u8], client: Arc<Client>) {
         let hash = self.hash(credential);
         let Some(shard) = self.shard(hash) else {
             return;
@@ -56,6 +73,7 @@ impl Remembered {
         }
         if shard.len() >= PER_SHARD {
             shard.clear();
+            self.generation.fetch_add(1, Ordering::Relaxed);
         }
         shard.insert_unique(hash.0, Entry { hash, client }, |entry| entry.hash.0);
     }

@@ -62,7 +62,7 @@ fn settings(config: &Config) -> Settings {
         listeners: config
             .listeners
             .iter()
-            .map(|listener| listener.address)
+            .map(|listener| (listener.address, listener.http2))
             .collect(),
         admin,
         threads: config.server.threads,

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use policy::{
     Algorithm, CalendarUnit, Consistency, KeyPart, Mode, OnOutage, Policy, Quota, Window,
 };
-pub use route::{Balance, PathPattern, Peer, Route, RouteAuth, Upstream};
+pub use route::{Balance, PathPattern, Peer, Protocol, Route, RouteAuth, Upstream};
 
 /// The whole configuration; references between its parts are known to hold.
 #[derive(Debug, Clone)]
@@ -76,6 +76,8 @@ pub enum HealthDetail {
 pub struct Listener {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Whether it also takes HTTP/2 without TLS.
+    pub http2: bool,
 }
 
 /// The admin listener.

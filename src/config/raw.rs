@@ -66,6 +66,7 @@ impl Default for Config {
             server: Server::default(),
             listeners: vec![Some(Listener {
                 address: Some(address("0.0.0.0:8080", Ipv4Addr::UNSPECIFIED, 8080)),
+                http2: false,
             })],
             admin: Some(Admin::default()),
             store: Store::default(),
@@ -137,6 +138,9 @@ pub(super) struct Listener {
     /// IP address and port, such as 0.0.0.0:8080.
     #[schemars(required)]
     pub(super) address: Option<Written<ListenAddress>>,
+    /// Accept HTTP/2 without TLS (prior knowledge) beside HTTP/1.1, for gRPC clients.
+    #[serde(default)]
+    pub(super) http2: bool,
 }
 
 /// The admin listener: API, metrics, dashboard.

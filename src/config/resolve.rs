@@ -207,9 +207,8 @@ fn listeners(
         );
     }
     for (index, raw) in raw.into_iter().enumerate() {
-        let Some(address) = raw.and_then(|raw| raw.address) else {
-            continue;
-        };
+        let Some(raw) = raw else { continue };
+        let Some(address) = raw.address else { continue };
         let address = address.value.0;
         // Port 0 asks the system for a free port, each time another one.
         if address.port() != 0
@@ -224,7 +223,10 @@ fn listeners(
                 format!("remove it here or from listeners[{first}]"),
             );
         }
-        listeners.push(Listener { address });
+        listeners.push(Listener {
+            address,
+            http2: raw.http2,
+        });
     }
     listeners
 }
@@ -296,7 +298,8 @@ mod tests {
         assert_eq!(
             config.listeners,
             [Listener {
-                address: "0.0.0.0:8080".parse().unwrap()
+                address: "0.0.0.0:8080".parse().unwrap(),
+                http2: false,
             }]
         );
         assert_eq!(

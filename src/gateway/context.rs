@@ -23,6 +23,8 @@ pub struct Context {
     pub(super) peer_trusted: bool,
     /// the client's address
     pub(super) ip: IpAddr,
+    /// the host the request is for, as it came
+    pub(super) host: String,
     /// does the request carry headers that only we may set?
     pub(super) spoofed: bool,
     pub(super) route: Option<usize>,
@@ -52,6 +54,7 @@ impl Context {
             peer: nobody,
             peer_trusted: false,
             ip: nobody,
+            host: String::new(),
             spoofed: false,
             route: None,
             client: None,

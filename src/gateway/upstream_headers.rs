@@ -3,10 +3,10 @@
 use super::client_address::X_FORWARDED_FOR;
 use super::context::Context;
 use super::hygiene::only_ours;
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderName, Uri, header};
 use percent_encoding::percent_decode_str;
-use pingora::Result;
 use pingora::http::RequestHeader;
+use pingora::{ErrorType, OrErr, Result};
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -32,7 +32,15 @@ pub(super) fn rewrite(request: &mut RequestHeader, ctx: &Context) -> Result<()> 
         target.push('?');
         target.push_str(query);
     }
-    request.set_raw_path(target.as_bytes())
+    if request.uri.authority().is_none() {
+        return request.set_raw_path(target.as_bytes());
+    }
+    // HTTP/2 keeps the host in the target
+    let mut parts = request.uri.clone().into_parts();
+    parts.path_and_query = Some(target.parse().or_err(ErrorType::InternalError, "target")?);
+    let uri = Uri::from_parts(parts).or_err(ErrorType::InternalError, "target")?;
+    request.set_uri(uri);
+    Ok(())
 }
 
 /// What follows a prefix of whole segments. Segments are compared decoded: `/%40x` begins with `/@x`.
@@ -78,11 +86,8 @@ pub(super) fn set(request: &mut RequestHeader, came: &RequestHeader, ctx: &Conte
         "X-Forwarded-Proto",
         believed(X_FORWARDED_PROTO).unwrap_or(SCHEME.into()),
     )?;
-    let host = came.headers.get(header::HOST).cloned();
-    if let Some(host) = believed(X_FORWARDED_HOST)
-        .and_then(|host| host.parse().ok())
-        .or(host)
-    {
+    let host = believed(X_FORWARDED_HOST).unwrap_or_else(|| ctx.host.clone());
+    if !host.is_empty() {
         request.insert_header("X-Forwarded-Host", host)?;
     }
     let id = believed(X_REQUEST_ID)
@@ -90,10 +95,7 @@ pub(super) fn set(request: &mut RequestHeader, came: &RequestHeader, ctx: &Conte
         .unwrap_or_else(|| ctx.request_id());
     request.insert_header("X-Request-Id", id)?;
     if ctx.route().is_some_and(|route| route.forwarded_header) {
-        request.insert_header(
-            "Forwarded",
-            forwarded(came, ctx, believed(header::FORWARDED)),
-        )?;
+        request.insert_header("Forwarded", forwarded(ctx, believed(header::FORWARDED)))?;
     }
     identity(request, ctx)
 }
@@ -124,24 +126,15 @@ fn joined(request: &RequestHeader, name: &HeaderName) -> String {
 }
 
 /// RFC 7239: `for=192.0.2.1;host="api.example.com";proto=http`, after what trusted proxies said.
-fn forwarded(came: &RequestHeader, ctx: &Context, before: Option<String>) -> String {
+fn forwarded(ctx: &Context, before: Option<String>) -> String {
     let ip = ctx.peer.to_canonical();
-    let node = if ip.is_ipv6() {
-        format!("\"[{ip}]\"")
-    } else {
-        ip.to_string()
-    };
     let mut element = before.map_or(String::new(), |before| format!("{before}, "));
-    element.push_str("for=");
-    element.push_str(&node);
-    let host = came
-        .headers
-        .get(header::HOST)
-        .and_then(|host| HeaderValue::to_str(host).ok());
-    if let Some(host) = host.filter(|host| !host.contains(['"', '\\'])) {
-        element.push_str(";host=\"");
-        element.push_str(host);
-        element.push('"');
+    element.push_str(&match ip.is_ipv6() {
+        true => format!("for=\"[{ip}]\""),
+        false => format!("for={ip}"),
+    });
+    if !ctx.host.is_empty() && !ctx.host.contains(['"', '\\']) {
+        element.push_str(&format!(";host=\"{}\"", ctx.host));
     }
     element.push_str(";proto=");
     element.push_str(SCHEME);

@@ -39,18 +39,31 @@ impl Rate {
         }
     }
 
-    /// Micro-units that leak in `elapsed_us`, rounded down.
+    /// Micro-units that leak in `elapsed_us`, rounded down. Multiplied in two parts, as a script
+    /// must, which is also faster than 128 bits.
     pub fn leaked(self, elapsed_us: u64) -> u64 {
-        let exact =
-            u128::from(elapsed_us) * u128::from(self.numerator) / u128::from(self.denominator);
-        u64::try_from(exact).unwrap_or(u64::MAX)
+        if elapsed_us == 0 {
+            return 0;
+        }
+        let Rate {
+            numerator,
+            denominator,
+        } = self;
+        let (whole, rest) = (elapsed_us / denominator, elapsed_us % denominator);
+        whole
+            .saturating_mul(numerator)
+            .saturating_add(rest.saturating_mul(numerator) / denominator)
     }
 
     /// The least time in microseconds after which at least `micro_units` have leaked.
     pub fn time_to_leak(self, micro_units: u64) -> u64 {
-        let exact = (u128::from(micro_units) * u128::from(self.denominator))
-            .div_ceil(u128::from(self.numerator));
-        u64::try_from(exact).unwrap_or(u64::MAX)
+        let Rate {
+            numerator,
+            denominator,
+        } = self;
+        let (whole, rest) = (micro_units / numerator, micro_units % numerator);
+        let part = rest.saturating_mul(denominator).div_ceil(numerator);
+        whole.saturating_mul(denominator).saturating_add(part)
     }
 }
 

@@ -2,12 +2,18 @@
 
 use crate::gateway::Gateway;
 use async_trait::async_trait;
+use pingora::apps::HttpServerOptions;
 use pingora::proxy::HttpProxy;
+use pingora::server::configuration::ServerConf;
 use pingora::server::{ListenFds, ShutdownWatch};
-use pingora::services::Service as _;
 use pingora::services::listening::Service;
 use std::net::TcpListener;
 use std::os::fd::IntoRawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// An HTTP/2 connection without requests is closed after this.
+const H2_IDLE: Duration = Duration::from_secs(75);
 
 /// The gateway on its listeners.
 pub(super) struct ProxyService {
@@ -18,10 +24,21 @@ pub(super) struct ProxyService {
 
 impl ProxyService {
     pub(super) fn new(
-        inner: Service<HttpProxy<Gateway>>,
+        conf: &Arc<ServerConf>,
+        gateway: Gateway,
         listeners: Vec<TcpListener>,
+        http2: bool,
         stop_accepting: ShutdownWatch,
     ) -> Self {
+        let mut inner = pingora_proxy::http_proxy_service_with_name(conf, gateway, "gateway");
+        if let Some(proxy) = inner.app_logic_mut()
+            && http2
+        {
+            let mut options = HttpServerOptions::default();
+            options.h2c = true;
+            options.h2_idle_timeout = Some(H2_IDLE);
+            proxy.server_options = Some(options);
+        }
         ProxyService {
             inner: Some(inner),
             listeners,

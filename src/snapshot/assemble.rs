@@ -22,7 +22,7 @@ pub fn assemble(loaded: &Loaded, metrics: &Metrics) -> Result<Snapshot, Vec<Prob
             problems.extend(errors.iter().map(|error| {
                 loaded.problem(
                     &["routes".into(), error.index.into(), "match".into()],
-                    &error.to_string(),
+                    error.to_string(),
                     None,
                 )
             }));
@@ -97,7 +97,7 @@ fn compile_policies(
                     .into_iter()
                     .chain(bad.path.iter().map(|key| key.as_str().into()))
                     .collect();
-                loaded.problem(&path, &bad.message, None)
+                loaded.problem(&path, bad.message.clone(), None)
             })),
         }
     }

@@ -1,6 +1,6 @@
 //! One address of an upstream: looked up if it is a name, resting after a failed connection.
 
-use crate::config;
+use crate::config::{self, Protocol};
 use arc_swap::ArcSwapOption;
 use pingora::upstreams::peer::HttpPeer;
 use std::net::{IpAddr, SocketAddr};
@@ -10,6 +10,9 @@ use std::time::Duration;
 
 /// How long a peer rests after a connection to it failed (nginx's fail_timeout).
 const REST_US: u64 = 10_000_000;
+
+/// Requests on one HTTP/2 connection at once.
+const STREAMS: usize = 100;
 
 /// A name that takes longer to look up keeps its last address.
 const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -131,6 +134,10 @@ impl Peer {
         peer.options.read_timeout = Some(self.settings.read_timeout);
         peer.options.write_timeout = Some(self.settings.write_timeout);
         peer.options.idle_timeout = Some(self.settings.idle_timeout);
+        if self.settings.protocol == Protocol::H2c {
+            peer.options.set_http_version(2, 2);
+            peer.options.max_h2_streams = STREAMS;
+        }
         self.target.store(Some(Arc::new(peer)));
     }
 }

@@ -12,6 +12,8 @@ pub struct Upstream {
     pub peers: Vec<Peer>,
     /// How a peer is chosen.
     pub balance: Balance,
+    /// The version of HTTP its peers speak.
+    pub protocol: Protocol,
     /// Requests in flight at most, per gateway; absent: no limit.
     pub max_concurrent: Option<u32>,
     /// Requests that may wait for one of `max_concurrent` places.
@@ -49,6 +51,16 @@ pub enum Balance {
     RoundRobin,
     /// At random, by weight.
     Random,
+}
+
+/// The version of HTTP an upstream's peers speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// HTTP/1.1
+    Http1,
+    /// HTTP/2 without TLS (prior knowledge), for gRPC.
+    H2c,
 }
 
 /// What a request must look like, and where it then goes.

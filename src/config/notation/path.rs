@@ -96,18 +96,18 @@ impl Notation for PathRegex {
         "write one in the syntax of Rust's regex crate, such as `^/items/[0-9]+$`";
 
     fn parse(text: &str) -> Result<Self, Option<String>> {
-        match regex::Regex::new(text) {
-            Ok(_) if text.is_empty() => Err(None),
+        if text.is_empty() {
+            return Err(None);
+        }
+        if let Err(error) = regex_automata::util::syntax::parse(text) {
+            // The error draws the expression over several lines; the last one is the reason.
+            let drawn = error.to_string();
+            let reason = drawn.lines().last();
+            return Err(reason.map(|line| line.trim_start_matches("error: ").to_owned()));
+        }
+        match regex_automata::meta::Regex::new(text) {
             Ok(_) => Ok(PathRegex(text.to_owned())),
-            Err(error) => {
-                // The error draws the expression over several lines; the last one is the reason.
-                let reason = error
-                    .to_string()
-                    .lines()
-                    .last()
-                    .map(|line| line.trim_start_matches("error: ").to_owned());
-                Err(reason)
-            }
+            Err(_) => Err(Some("it is too large once compiled".to_owned())),
         }
     }
 }

@@ -163,14 +163,14 @@ mod tests {
 
     #[test]
     fn the_patterns_for_editors_are_no_stricter_than_the_parsers() {
-        let pattern = regex::Regex::new(TimeSpan::PATTERN.unwrap()).unwrap();
+        let pattern = regex_automata::meta::Regex::new(TimeSpan::PATTERN.unwrap()).unwrap();
         assert!(
             ["250ms", "10s", "1m30s", "1h"]
                 .iter()
                 .all(|text| pattern.is_match(text))
         );
         assert!(
-            regex::Regex::new(Size::PATTERN.unwrap())
+            regex_automata::meta::Regex::new(Size::PATTERN.unwrap())
                 .unwrap()
                 .is_match("64KiB")
         );

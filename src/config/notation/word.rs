@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn names_follow_their_pattern() {
-        let pattern = regex::Regex::new(Name::PATTERN.unwrap()).unwrap();
+        let pattern = regex_automata::meta::Regex::new(Name::PATTERN.unwrap()).unwrap();
         let long = "a".repeat(63);
         for text in [
             "a",

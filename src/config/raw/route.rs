@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::span;
-use crate::config::model::{Balance, RouteAuth};
+use crate::config::model::{Balance, Protocol, RouteAuth};
 use crate::config::notation::{
     HostPattern, MethodName, Name, PathRegex, PeerAddress, Size, TimeSpan, UrlPath, Written,
 };
@@ -21,6 +21,8 @@ pub(in crate::config) struct Upstream {
     pub(in crate::config) peers: Option<Vec<Option<Peer>>>,
     /// How a peer is chosen.
     pub(in crate::config) balance: Balance,
+    /// The version of HTTP its peers speak.
+    pub(in crate::config) protocol: Protocol,
     /// Requests in flight at most, per gateway; null: no limit.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub(in crate::config) max_concurrent: Option<u32>,
@@ -44,6 +46,7 @@ impl Default for Upstream {
         Upstream {
             peers: None,
             balance: Balance::RoundRobin,
+            protocol: Protocol::Http1,
             max_concurrent: None,
             queue: Queue::default(),
             connect_timeout: span("1s", Duration::from_secs(1)),

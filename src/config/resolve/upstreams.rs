@@ -37,6 +37,7 @@ fn upstream(raw: raw::Upstream, place: &Place<'_>, review: &mut Review<'_>) -> U
     Upstream {
         peers,
         balance: raw.balance,
+        protocol: raw.protocol,
         max_concurrent: raw.max_concurrent,
         queue_size: raw.queue.size,
         queue_timeout: review.positive(&raw.queue.timeout, &queue.then("timeout")),

@@ -75,16 +75,17 @@ impl MemoryStore {
             .map(|charge| self.place(&charge.key))
             .collect();
         let mut shards = Locked::new(&self.shards, &places);
-        let mut slots: SmallVec<[Slot; 4]> = SmallVec::with_capacity(charges.len());
+        // all look-ups before any arithmetic: their cache misses overlap
+        let slots: SmallVec<[Slot; 4]> = places
+            .iter()
+            .map(|place| shards.get(place.shard).find(place.hash))
+            .collect();
         let mut buckets: SmallVec<[BucketDecision; 4]> = SmallVec::with_capacity(charges.len());
         let mut allowed = true;
-        for (charge, place) in charges.iter().zip(&places) {
-            let slot = shards.get(place.shard).find(place.hash);
-            let answer = shards
-                .get(place.shard)
-                .answer(slot, charge.quota, now_us, charge.cost);
+        for ((charge, place), &slot) in charges.iter().zip(&places).zip(&slots) {
+            let shard = shards.get(place.shard);
+            let answer = shard.answer(slot, charge.quota, now_us, charge.cost);
             allowed &= answer.admits() || !charge.enforce;
-            slots.push(slot);
             buckets.push(BucketDecision {
                 answer,
                 reading: Reading::default(),
@@ -97,7 +98,7 @@ impl MemoryStore {
             bucket.reading = if take && allowed && bucket.answer.admits() && charge.cost > 0 {
                 shard.charge(slot, place.hash, charge.quota, now_us, charge.cost)
             } else {
-                shard.reading(place.hash, charge.quota, now_us)
+                shard.reading(slot, place.hash, charge.quota, now_us)
             };
         }
         Decision { allowed, buckets }

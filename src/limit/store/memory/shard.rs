@@ -14,6 +14,8 @@ const STRIDE: usize = 4;
 /// A bucket's place in the table until the table changes; `None`: not there.
 pub(super) type Slot = Option<usize>;
 
+/// A cache line, so that finding a bucket and deciding touch one and not two.
+#[repr(align(64))]
 struct Entry {
     hash: Hash,
     /// when the state equals the empty one
@@ -59,15 +61,24 @@ impl Shard {
         }
     }
 
-    pub(super) fn reading(&self, hash: Hash, quota: &Quota, now_us: u64) -> Reading {
-        match self.table.find(hash.0, |entry| entry.hash == hash) {
+    pub(super) fn reading(&self, slot: Slot, hash: Hash, quota: &Quota, now_us: u64) -> Reading {
+        let slot = self.still_there(slot, hash);
+        match slot.and_then(|index| self.table.get_bucket(index)) {
             Some(entry) => quota.reading(&entry.state, now_us),
             None => quota.reading(&quota.empty(), now_us),
         }
     }
 
-    /// Takes `cost` units. `slot` is a hint from [`Shard::find`]: another charge of the same request
-    /// may have moved the table since.
+    /// A slot found earlier, or found again: another charge of the same request may have moved the
+    /// table since.
+    fn still_there(&self, slot: Slot, hash: Hash) -> Slot {
+        match slot.and_then(|index| self.table.get_bucket(index)) {
+            Some(entry) if entry.hash == hash => slot,
+            _ => self.find(hash),
+        }
+    }
+
+    /// Takes `cost` units.
     pub(super) fn charge(
         &mut self,
         slot: Slot,
@@ -76,10 +87,7 @@ impl Shard {
         now_us: u64,
         cost: u64,
     ) -> Reading {
-        let slot = match slot.and_then(|index| self.table.get_bucket(index)) {
-            Some(entry) if entry.hash == hash => slot,
-            _ => self.find(hash),
-        };
+        let slot = self.still_there(slot, hash);
         if let Some(entry) = slot.and_then(|index| self.table.get_bucket_mut(index)) {
             quota.charge(&mut entry.state, now_us, cost);
             entry.empty_at_us = quota.empty_at_us(&entry.state);

@@ -1,0 +1,192 @@
+//! What a decision costs: an API key and two token buckets, with a million live buckets.
+//!
+//! `cargo bench --bench decision`. The first line printed is memory per live bucket: resident set
+//! size after filling the store less before, divided by the buckets.
+
+#![allow(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a benchmark that cannot start should say so and stop"
+)]
+
+use http::{HeaderMap, HeaderValue, Method};
+use std::net::IpAddr;
+use std::sync::OnceLock;
+use tidegate::admission::{Request, admit};
+use tidegate::auth::failures::FailureGuard;
+use tidegate::config::{Environment, parse};
+use tidegate::limit::decision::Charge;
+use tidegate::limit::descriptor::{BucketKey, KeyWriter};
+use tidegate::limit::quota::Quota;
+use tidegate::limit::store::memory::MemoryStore;
+use tidegate::snapshot::{Running, assemble};
+use tidegate::telemetry::Metrics;
+
+/// Clients with a key each; two policies make two buckets of each.
+const CLIENTS: usize = 500_000;
+
+const NOW_US: u64 = 1_900_000_000_000_000;
+
+fn main() {
+    let before = resident_bytes();
+    let store = MemoryStore::new(2_000_000);
+    let quota = bucket();
+    for client in 0..1_000_000 {
+        store.spend(&[charge(bucket_key(client), &quota)], NOW_US);
+    }
+    let used = resident_bytes() - before;
+    println!(
+        "memory per live token bucket: {} bytes ({} buckets)",
+        used / store.len(),
+        store.len()
+    );
+    drop(store);
+    divan::main();
+}
+
+/// The whole of `admit`: route, API key (by its SHA-256, then remembered), two buckets.
+#[divan::bench(sample_count = 2_000, sample_size = 200)]
+fn admit_with_key_and_two_buckets(bencher: divan::Bencher) {
+    let running = filled();
+    let snapshot = running.snapshot();
+    let path = "/api/search";
+    // a request's headers have just been read, so they are made just before, not kept in a table
+    bencher
+        .with_inputs(|| headers_of(fastrand::usize(..CLIENTS)))
+        .bench_refs(|headers| {
+            let request = Request {
+                method: &Method::GET,
+                host: "localhost",
+                path,
+                headers,
+                ip: IpAddr::from([192, 0, 2, 1]),
+            };
+            admit(running, &snapshot, &request, NOW_US + 1_000_000).is_ok()
+        });
+}
+
+/// The store alone: one atomic step over two buckets.
+#[divan::bench(sample_count = 2_000, sample_size = 200)]
+fn spend_from_two_buckets(bencher: divan::Bencher) {
+    static STORE: OnceLock<MemoryStore> = OnceLock::new();
+    let quota = bucket();
+    let store = STORE.get_or_init(|| {
+        let store = MemoryStore::new(2_000_000);
+        for client in 0..1_000_000 {
+            store.spend(&[charge(bucket_key(client), &quota)], NOW_US);
+        }
+        store
+    });
+    bencher
+        .with_inputs(|| {
+            (
+                bucket_key(fastrand::usize(..1_000_000)),
+                bucket_key(fastrand::usize(..1_000_000)),
+            )
+        })
+        .bench_values(|(one, two)| {
+            store
+                .spend(
+                    &[charge(one, &quota), charge(two, &quota)],
+                    NOW_US + 1_000_000,
+                )
+                .allowed
+        });
+}
+
+/// The store alone, one hot pair of buckets.
+#[divan::bench(sample_count = 2_000, sample_size = 200)]
+fn spend_from_two_hot_buckets(bencher: divan::Bencher) {
+    let store = MemoryStore::new(1_000);
+    let quota = bucket();
+    let (one, two) = (bucket_key(1), bucket_key(2));
+    bencher.bench_local(|| {
+        store
+            .spend(&[charge(one, &quota), charge(two, &quota)], NOW_US)
+            .allowed
+    });
+}
+
+fn bucket() -> Quota {
+    Quota::token_bucket(1_000_000, 3_600_000_000, None).expect("a valid quota")
+}
+
+fn bucket_key(client: usize) -> BucketKey {
+    let mut key = KeyWriter::new(b't', "per-client");
+    key.value(b'c', format!("client-{client}").as_bytes());
+    key.finish()
+}
+
+fn charge(key: BucketKey, quota: &Quota) -> Charge<'_> {
+    Charge {
+        key,
+        quota,
+        cost: 1,
+        enforce: true,
+    }
+}
+
+/// A gateway's state with two live buckets of every client.
+fn filled() -> &'static Running {
+    static FILLED: OnceLock<Running> = OnceLock::new();
+    FILLED.get_or_init(fill)
+}
+
+fn fill() -> Running {
+    let clients: String = (0..CLIENTS)
+        .map(|n| {
+            format!("  client-{n}: {{ api_keys: [{{ plain: a-key-of-usual-length-{n:09} }}] }}\n")
+        })
+        .collect();
+    let text = format!(
+        "store: {{ memory: {{ max_keys: 2000000 }} }}\n\
+         upstreams: {{ u: {{ peers: [{{ address: 127.0.0.1:1 }}] }} }}\n\
+         routes: [{{ name: search, match: {{ path: /api/search }}, upstream: u, auth: required }}]\n\
+         policies:\n\
+         \x20 per-client: {{ key: [client], algorithm: token_bucket, quota: {{ count: 1000000, period: 1h }} }}\n\
+         \x20 per-client-and-route: {{ key: [client, route], algorithm: token_bucket, quota: {{ count: 1000000, period: 1h }} }}\n\
+         clients:\n{clients}"
+    );
+    let loaded =
+        parse(&text, "bench.yaml", &Environment::default()).expect("a valid configuration");
+    let metrics = Metrics::new().expect("distinct metrics");
+    let snapshot = assemble(&loaded, &metrics).expect("a snapshot");
+    let failures = FailureGuard::new(30, 60_000_000).expect("a valid guard");
+    let running = Running::new(snapshot, MemoryStore::new(2_000_000), failures, metrics);
+    let snapshot = running.snapshot();
+    for client in 0..CLIENTS {
+        let headers = &headers_of(client);
+        let request = Request {
+            method: &Method::GET,
+            host: "localhost",
+            path: "/api/search",
+            headers,
+            ip: IpAddr::from([192, 0, 2, 1]),
+        };
+        assert!(
+            admit(&running, &snapshot, &request, NOW_US).is_ok(),
+            "every client is admitted"
+        );
+    }
+    assert!(
+        running.store.len() >= 2 * CLIENTS - 20_000,
+        "the buckets are live"
+    );
+    running
+}
+
+fn headers_of(client: usize) -> HeaderMap {
+    let value =
+        HeaderValue::try_from(format!("a-key-of-usual-length-{client:09}")).expect("visible ASCII");
+    HeaderMap::from_iter([(http::header::HeaderName::from_static("x-api-key"), value)])
+}
+
+/// Resident set size of this process.
+fn resident_bytes() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let resident = pages
+        .split(' ')
+        .nth(1)
+        .and_then(|pages| pages.parse::<usize>().ok());
+    resident.unwrap_or_default() * 4_096
+}

@@ -1,0 +1,38 @@
+//! Black-box tests: the real binary, real sockets, upstreams scripted by each test.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that panics is a test that fails"
+)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a process is waited for by the real clock, with a deadline"
+)]
+
+mod admin;
+mod algorithms;
+mod bodies;
+mod client;
+mod client_address;
+mod commands;
+mod connections;
+mod gateway;
+mod grpc;
+mod hostile;
+mod identity;
+mod identity_headers;
+mod interim;
+mod main_story;
+mod paths;
+mod policies;
+mod queue;
+mod ratelimit_headers;
+mod routing;
+mod scratch;
+mod simulate;
+mod stopping;
+mod transparency;
+mod upstream;
+mod upstream_trouble;
+mod waiting;
