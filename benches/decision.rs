@@ -22,6 +22,10 @@ use tidegate::limit::store::memory::MemoryStore;
 use tidegate::snapshot::{Running, assemble};
 use tidegate::telemetry::Metrics;
 
+/// The same as the gateway's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Clients with a key each; two policies make two buckets of each.
 const CLIENTS: usize = 500_000;
 

@@ -1,4 +1,4 @@
-//! The admin listener: health, metrics and the start page, on axum, as a service of Pingora's.
+//! The admin listener: health, metrics and the start page, on axum.
 
 mod access;
 
@@ -6,63 +6,21 @@ pub use access::Access;
 
 use crate::config::HealthDetail;
 use crate::snapshot::Running;
-use async_trait::async_trait;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
-use pingora::server::{ListenFds, ShutdownWatch};
-use std::net::TcpListener;
 use std::sync::Arc;
+use tokio::net::TcpListener;
 
-/// The admin listener, bound and ready.
-pub struct AdminService {
-    listener: Option<TcpListener>,
-    router: Router,
-}
-
-impl AdminService {
-    /// Serves `running` on `listener` to whom `access` lets in.
-    pub fn new(listener: TcpListener, running: Arc<Running>, access: Access) -> Self {
-        AdminService {
-            listener: Some(listener),
-            router: router(running, access),
-        }
-    }
-}
-
-#[async_trait]
-impl pingora::services::Service for AdminService {
-    async fn start_service(
-        &mut self,
-        _fds: Option<ListenFds>,
-        _shutdown: ShutdownWatch,
-        _per_fd: usize,
-    ) {
-        let Some(listener) = self.listener.take() else {
-            return;
-        };
-        let served = match tokio::net::TcpListener::from_std(listener) {
-            Ok(listener) => axum::serve(listener, self.router.clone()).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = served {
-            tracing::error!("the admin listener stopped: {error}");
-        }
-    }
-
-    fn name(&self) -> &str {
-        "admin"
-    }
-
-    fn threads(&self) -> Option<usize> {
-        Some(1)
-    }
-
-    fn listen_addresses(&self) -> Option<Vec<String>> {
-        Some(Vec::new())
-    }
+/// Serves `running` on `listener` to whom `access` lets in, until the process ends.
+pub async fn serve(
+    listener: TcpListener,
+    running: Arc<Running>,
+    access: Access,
+) -> std::io::Result<()> {
+    axum::serve(listener, router(running, access)).await
 }
 
 /// Every resource, one line each.

@@ -5,7 +5,7 @@ pub mod failures;
 mod remembered;
 
 use api_key::ApiKeys;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use remembered::Remembered;
 use std::sync::Arc;
 
@@ -14,8 +14,22 @@ use std::sync::Arc;
 pub struct Client {
     /// its id, visible ASCII
     pub id: String,
+    /// the same, ready to be sent upstream
+    pub id_header: HeaderValue,
     /// its tier
     pub tier: Option<String>,
+}
+
+impl Client {
+    /// A client; an id that is not visible ASCII has no header (the configuration has none such).
+    pub fn new(id: &str, tier: Option<String>) -> Self {
+        let id_header = HeaderValue::from_str(id).unwrap_or(HeaderValue::from_static("-"));
+        Client {
+            id: id.to_owned(),
+            id_header,
+            tier,
+        }
+    }
 }
 
 /// What a request's credentials say.
@@ -98,16 +112,10 @@ impl Authenticator {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
     use sha2::{Digest, Sha256};
 
     fn authenticator() -> Authenticator {
-        let client = |id: &str| {
-            Arc::new(Client {
-                id: id.into(),
-                tier: None,
-            })
-        };
+        let client = |id: &str| Arc::new(Client::new(id, None));
         let keys = [
             ("one", client("a")),
             ("uno", client("a")),

@@ -13,7 +13,7 @@ use crate::snapshot::Running;
 use async_trait::async_trait;
 use bytes::Bytes;
 use context::{Context, Held};
-use http::Method;
+use http::{Method, Version, header};
 use pingora::prelude::{Error, HttpPeer, Result};
 use pingora::{ErrorSource, ErrorType};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
@@ -43,80 +43,40 @@ impl ProxyHttp for Gateway {
     /// No modules: compression is the upstream's business.
     fn init_downstream_modules(&self, _modules: &mut pingora::modules::http::HttpModules) {}
 
+    /// How long the connection is kept, unless client or framing already say that it is not.
     async fn early_request_filter(&self, session: &mut Session, _ctx: &mut Context) -> Result<()> {
+        let kept = session
+            .as_http1()
+            .is_some_and(|http1| http1.will_keepalive());
         if self.running.is_draining() {
             session.set_keepalive(None);
-        } else {
+        } else if kept {
             session.set_keepalive(Some(hygiene::KEEPALIVE_SECONDS));
+            // what follows a chunked body is the next request only if everybody reads chunks alike
+            let chunked = session
+                .req_header()
+                .headers
+                .contains_key(header::TRANSFER_ENCODING);
+            session.set_pipelining_enabled(!chunked);
         }
-        Ok(())
+        hygiene::unnominate(session.req_header_mut())
     }
 
-    /// Health check, hygiene, client address, then the decision. `true`: answered here.
+    /// Health check, then the decision. `true`: answered here. What answers is boxed, so that the
+    /// future of an admitted request stays small.
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
-        let snapshot = ctx.snapshot.clone();
         if let Some(answer) = self.health_answer(session, ctx) {
-            return answer.send(session, ctx).await;
+            return Box::pin(answer.send(session, ctx)).await;
         }
-        match hygiene::check(session.req_header()) {
-            Ok(checked) => {
-                ctx.spoofed = checked.spoofed;
-                ctx.host = checked.host;
+        match self.decide(session, ctx) {
+            Ok(0) => Ok(false),
+            Ok(delay_us) => {
+                let held = tokio::time::sleep(Duration::from_micros(delay_us));
+                Box::pin(unless_client_leaves(session, held)).await?;
+                Ok(false)
             }
-            Err(rejection) => return self.refuse(session, ctx, rejection).await,
+            Err(rejection) => Box::pin(self.refuse(session, ctx, rejection)).await,
         }
-        ctx.peer = session
-            .client_addr()
-            .and_then(|address| address.as_inet())
-            .map_or(ctx.peer, |inet| inet.ip());
-        let header = session.req_header();
-        ctx.peer_trusted = client_address::is_trusted(ctx.peer, &snapshot.trusted_proxies);
-        ctx.ip = client_address::find(ctx.peer, &header.headers, &snapshot.trusted_proxies);
-        if self.running.is_draining() {
-            return self.refuse(session, ctx, Rejection::Draining).await;
-        }
-        let host = host::normalise(&ctx.host);
-        let request = Request {
-            method: &header.method,
-            host: &host,
-            path: header.uri.path(),
-            headers: &header.headers,
-            ip: ctx.ip,
-        };
-        let now_us = self.running.clock.now_us();
-        let decided = admission::admit(&self.running, &snapshot, &request, now_us);
-        let Admitted {
-            route,
-            path,
-            client,
-            spent,
-        } = match decided {
-            Ok(admitted) => admitted,
-            Err(refused) => {
-                ctx.route = refused.route;
-                ctx.client = refused.client;
-                ctx.spent = refused.spent;
-                return self.refuse(session, ctx, refused.rejection).await;
-            }
-        };
-        ctx.path = (path != header.uri.path()).then(|| path.into_owned());
-        ctx.route = Some(route);
-        ctx.client = client;
-        ctx.held = Held::new(&self.running, &spent.held);
-        let delay_us = spent.delay_us;
-        ctx.spent = spent;
-        let declared = hygiene::declared_length(session.req_header());
-        if ctx
-            .route()
-            .and_then(|route| route.max_body_bytes)
-            .is_some_and(|most| declared > most)
-        {
-            return self.refuse(session, ctx, Rejection::BodyTooLarge).await;
-        }
-        if delay_us > 0 {
-            tokio::time::sleep(Duration::from_micros(delay_us)).await;
-        }
-        Ok(false)
     }
 
     /// Counts a streamed body against the route's limit.
@@ -141,7 +101,7 @@ impl ProxyHttp for Gateway {
     /// A place at the upstream, once; then a peer, anew for every attempt.
     async fn upstream_peer(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         ctx: &mut Context,
     ) -> Result<Box<HttpPeer>> {
         let Some(upstream) = ctx.upstream() else {
@@ -152,7 +112,14 @@ impl ProxyHttp for Gateway {
             );
         };
         if ctx.place.is_none() {
-            match upstream.admission().enter().await {
+            let place = match upstream.admission().enter_now() {
+                Some(place) => Ok(place),
+                None => {
+                    let waits = upstream.admission().enter();
+                    Box::pin(unless_client_leaves(session, waits)).await?
+                }
+            };
+            match place {
                 Ok(place) => ctx.place = Some(place),
                 Err(no_place) => {
                     self.running.metrics.queue_refused.inc();
@@ -168,7 +135,7 @@ impl ProxyHttp for Gateway {
             Some((index, peer)) => {
                 ctx.tries += 1;
                 ctx.upstream_peer = Some(index);
-                Ok(Box::new(peer))
+                Ok(Box::new(HttpPeer::clone(&peer)))
             }
             None => {
                 ctx.rejection = Some(Rejection::UpstreamFailed);
@@ -209,7 +176,7 @@ impl ProxyHttp for Gateway {
     /// Rate-limit headers on the upstream's answer.
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut pingora::http::ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
@@ -219,8 +186,14 @@ impl ProxyHttp for Gateway {
         if let (Some(upstream), Some(index)) = (ctx.upstream(), ctx.upstream_peer) {
             upstream.answered(index);
         }
-        let wall_us = self.running.clock.now_us();
-        ratelimit_headers::add(response, &ctx.snapshot, &ctx.spent, None, wall_us)
+        // RFC 9112, 6.1: HTTP/1.0 knows no chunks; the end of the connection is the end of the body
+        if session.req_header().version < Version::HTTP_11
+            && !response.headers.contains_key(header::CONTENT_LENGTH)
+        {
+            response.remove_header(&header::TRANSFER_ENCODING);
+            session.set_keepalive(None);
+        }
+        ratelimit_headers::add(response, ctx, None)
     }
 
     /// Something went wrong after the decision: the same table of rejections answers.
@@ -243,7 +216,7 @@ impl ProxyHttp for Gateway {
         let answer = rejection::answer(&rejection, session.req_header(), ctx);
         let error_code = answer.status();
         session.set_keepalive(None);
-        if answer.send(session, ctx).await.is_err() {
+        if Box::pin(answer.send(session, ctx)).await.is_err() {
             return FailToProxy {
                 error_code: 0,
                 can_reuse_downstream: false,
@@ -287,6 +260,57 @@ impl ProxyHttp for Gateway {
 const CLIENT_CLOSED: u16 = 499;
 
 impl Gateway {
+    /// Hygiene, client address, then route, identity and limits; returns how long to hold the
+    /// request, in microseconds.
+    fn decide(&self, session: &Session, ctx: &mut Context) -> Result<u64, Rejection> {
+        let header = session.req_header();
+        let checked = hygiene::check(header)?;
+        ctx.spoofed = checked.spoofed;
+        ctx.host = checked.host;
+        if let Some(inet) = session.client_addr().and_then(|address| address.as_inet()) {
+            ctx.peer = inet.ip();
+        }
+        let trusted = &ctx.snapshot.trusted_proxies;
+        ctx.peer_trusted = client_address::is_trusted(ctx.peer, trusted);
+        ctx.ip = client_address::find(ctx.peer, &header.headers, trusted);
+        if self.running.is_draining() {
+            return Err(Rejection::Draining);
+        }
+        let host = host::normalise(&ctx.host);
+        let request = Request {
+            method: &header.method,
+            host: &host,
+            path: header.uri.path(),
+            headers: &header.headers,
+            ip: ctx.ip,
+        };
+        ctx.decided_us = self.running.clock.now_us();
+        match admission::admit(&self.running, &ctx.snapshot, &request, ctx.decided_us) {
+            Ok(Admitted {
+                route,
+                path,
+                client,
+                spent,
+            }) => {
+                ctx.path = (path != header.uri.path()).then(|| path.into_owned());
+                ctx.route = Some(route);
+                ctx.client = client;
+                ctx.held = Held::new(&self.running, &spent.held);
+                ctx.spent = spent;
+            }
+            Err(refused) => {
+                ctx.route = refused.route;
+                ctx.client = refused.client;
+                ctx.spent = refused.spent;
+                return Err(refused.rejection);
+            }
+        }
+        match ctx.route().and_then(|route| route.max_body_bytes) {
+            Some(most) if hygiene::declared_length(header) > most => Err(Rejection::BodyTooLarge),
+            _ => Ok(ctx.spent.delay_us),
+        }
+    }
+
     fn health_answer(&self, session: &Session, ctx: &Context) -> Option<rejection::Answer> {
         let header = session.req_header();
         let is_health = ctx.snapshot.health_path.as_deref() == Some(header.uri.path());
@@ -312,6 +336,24 @@ impl Gateway {
         }
         let answer = rejection::answer(&rejection, session.req_header(), ctx);
         answer.send(session, ctx).await
+    }
+}
+
+/// Waits for something, but no longer than the client does. A request with a body cannot be
+/// watched without reading it; it waits to the end.
+async fn unless_client_leaves<T>(
+    session: &mut Session,
+    waits: impl Future<Output = T>,
+) -> Result<T> {
+    if !session.is_body_empty() {
+        return Ok(waits.await);
+    }
+    tokio::select! {
+        done = waits => Ok(done),
+        left = session.downstream_session.read_body_or_idle(true) => match left {
+            Ok(_) => Error::e_explain(ErrorType::ReadError, "a body where there is none").map_err(|e| e.into_down()),
+            Err(error) => Err(error.into_down()),
+        },
     }
 }
 

@@ -1,5 +1,8 @@
 //! The `tidegate` command.
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> std::process::ExitCode {
     tidegate::cli::main()
 }

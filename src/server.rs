@@ -1,12 +1,14 @@
 //! From a snapshot to a running process: binds, starts the services, drains and stops.
 
+mod admin_service;
 mod housekeeping;
 mod proxy;
 mod stop;
 
-use crate::admin::{self, Access};
+use crate::admin::Access;
 use crate::gateway::Gateway;
 use crate::snapshot::Running;
+use admin_service::AdminService;
 use housekeeping::Housekeeping;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
@@ -14,7 +16,7 @@ use proxy::ProxyService;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
-use stop::StopSignals;
+use stop::{Signals, StopSignals};
 
 /// Attempts Pingora may make for one request; how many an upstream gets is its own setting.
 const MAX_ATTEMPTS: usize = 17;
@@ -57,6 +59,7 @@ fn hint(error: &std::io::Error) -> &'static str {
 
 /// A process that has bound its addresses and is ready to serve.
 pub struct Bound {
+    signals: Signals,
     listeners: Vec<(TcpListener, bool)>,
     admin: Option<(TcpListener, Access)>,
     threads: usize,
@@ -67,6 +70,7 @@ impl Bound {
     /// Binds every address, so that one that is taken is an error here and not a service that dies
     /// silently later.
     pub fn new(settings: Settings) -> Result<Self, CannotListen> {
+        let signals = Signals::listen();
         let admin = match settings.admin {
             Some((address, access)) => Some((bind(address)?, access)),
             None => None,
@@ -76,6 +80,7 @@ impl Bound {
             threads => threads,
         };
         Ok(Bound {
+            signals,
             listeners: settings
                 .listeners
                 .into_iter()
@@ -113,7 +118,7 @@ impl Bound {
             ..ServerConf::default()
         };
         let mut server = Server::new_with_opt_and_conf(None, configuration);
-        let stop = StopSignals::new(running.clone(), self.grace_period);
+        let stop = StopSignals::new(self.signals, running.clone(), self.grace_period);
         // whether HTTP/2 is taken is a property of a whole service
         let (http2, http1): (Vec<_>, Vec<_>) =
             self.listeners.into_iter().partition(|(_, http2)| *http2);
@@ -131,7 +136,7 @@ impl Bound {
         }
         server.add_service(Housekeeping::new(running.clone()));
         if let Some((listener, access)) = self.admin {
-            server.add_service(admin::AdminService::new(listener, running, access));
+            server.add_service(AdminService::new(listener, running, access));
         }
         server.run(RunArgs {
             shutdown_signal: Box::new(stop),

@@ -9,6 +9,7 @@ use balance::Balancer;
 use concurrency::Admission;
 use peer::Peer;
 use pingora::upstreams::peer::HttpPeer;
+use std::sync::Arc;
 
 /// A pool of peers behind one name.
 pub struct Upstream {
@@ -57,7 +58,7 @@ impl Upstream {
 
     /// The peer for the next attempt: the balancer's choice, or the next one that is usable. Peers
     /// that failed to connect lately are used only if no other is left. `None`: no peer has an address.
-    pub fn choose(&self, now_us: u64) -> Option<(usize, HttpPeer)> {
+    pub fn choose(&self, now_us: u64) -> Option<(usize, Arc<HttpPeer>)> {
         let first = self.balancer.next();
         let in_turn = || (0..self.peers.len()).map(|step| (first + step) % self.peers.len());
         let target = |index: usize| {

@@ -97,10 +97,7 @@ mod tests {
     #[test]
     fn memory_stays_bounded_whatever_is_remembered() {
         let remembered = Remembered::default();
-        let client = Arc::new(Client {
-            id: "a".into(),
-            tier: None,
-        });
+        let client = Arc::new(Client::new("a", None));
         for n in 0..SHARDS * PER_SHARD + 100_000 {
             remembered.put(&n.to_ne_bytes(), client.clone());
         }

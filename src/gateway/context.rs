@@ -30,6 +30,8 @@ pub struct Context {
     pub(super) route: Option<usize>,
     pub(super) client: Option<Arc<Client>>,
     pub(super) spent: Spent,
+    /// when `spent` was decided, microseconds since the Unix epoch
+    pub(super) decided_us: u64,
     /// the normalised path, where it is not the one that came
     pub(super) path: Option<String>,
     pub(super) body_bytes: u64,
@@ -59,6 +61,7 @@ impl Context {
             route: None,
             client: None,
             spent: Spent::default(),
+            decided_us: 0,
             path: None,
             body_bytes: 0,
             place: None,
@@ -71,12 +74,12 @@ impl Context {
 
     /// 32 hex digits that name this request in the answer, upstream and in the log.
     pub(super) fn request_id(&self) -> String {
-        format!("{:032x}", self.request_id)
-    }
-
-    /// Microseconds since the Unix epoch.
-    pub(super) fn now_us(&self) -> u64 {
-        self.running.clock.now_us()
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let digit = |place: u32| DIGITS.get((self.request_id >> (124 - 4 * place)) as usize & 15);
+        (0..32)
+            .filter_map(digit)
+            .map(|&digit| char::from(digit))
+            .collect()
     }
 
     pub(super) fn route(&self) -> Option<&Route> {

@@ -2,6 +2,7 @@
 
 use crate::admission::Rejection;
 use http::{HeaderName, Version, header};
+use pingora::Result;
 use pingora::http::RequestHeader;
 use pingora_proxy::Session;
 use std::time::Duration;
@@ -52,6 +53,21 @@ pub(super) fn check(request: &RequestHeader) -> Result<Checked, Rejection> {
             "the path is not valid UTF-8; percent-encode it",
         ));
     }
+    let target = request.raw_path();
+    if target.first() != Some(&b'/') && target != b"*" && authority(request).is_none() {
+        return Err(Rejection::BadRequest(
+            "the request target is neither a path nor a URL",
+        ));
+    }
+    if request
+        .headers
+        .get_all(header::CONTENT_LENGTH)
+        .iter()
+        .count()
+        > 1
+    {
+        return Err(Rejection::BadRequest("more than one Content-Length header"));
+    }
     Ok(Checked {
         host: host(request)?,
         spoofed,
@@ -59,32 +75,30 @@ pub(super) fn check(request: &RequestHeader) -> Result<Checked, Rejection> {
 }
 
 /// The one host a request is for (RFC 9112, 3.2): of an absolute target its authority, otherwise
-/// `Host`, of which there is exactly one.
+/// `Host`, of which HTTP/1.1 has exactly one.
 fn host(request: &RequestHeader) -> Result<String, Rejection> {
     let mut lines = request.headers.get_all(header::HOST).into_iter();
     let line = lines.next();
     if lines.next().is_some() {
         return Err(Rejection::BadRequest("more than one Host header"));
     }
-    if let Some(authority) = authority(request) {
-        return Ok(authority);
+    if line.is_none() && request.version == Version::HTTP_11 {
+        return Err(Rejection::BadRequest("the Host header is missing"));
     }
-    match line.map(|value| value.to_str()) {
-        Some(Ok(host)) => Ok(host.to_owned()),
-        Some(Err(_)) => Err(Rejection::BadRequest(
-            "the Host header is not visible ASCII",
-        )),
-        None if request.version == Version::HTTP_11 => {
-            Err(Rejection::BadRequest("the Host header is missing"))
-        }
-        None => Ok(String::new()),
+    if line.is_some_and(|host| !is_host(host.as_bytes())) {
+        return Err(Rejection::BadRequest(
+            "the Host header is not a host with an optional port",
+        ));
     }
+    let host =
+        authority(request).or_else(|| line.and_then(|host| host.to_str().ok()).map(str::to_owned));
+    Ok(host.unwrap_or_default())
 }
 
 /// The authority of an absolute target (`GET http://host/path`) or of HTTP/2.
 fn authority(request: &RequestHeader) -> Option<String> {
     if let Some(authority) = request.uri.authority() {
-        return Some(authority.host().to_owned());
+        return Some(authority.as_str().to_owned());
     }
     let target = request.raw_path();
     if target.first() == Some(&b'/') {
@@ -94,9 +108,64 @@ fn authority(request: &RequestHeader) -> Option<String> {
         .ok()?
         .parse::<http::Uri>()
         .ok()?;
+    target.scheme()?;
     target
         .authority()
-        .map(|authority| authority.host().to_owned())
+        .map(|authority| authority.as_str().to_owned())
+}
+
+/// `name`, `192.0.2.1` or `[2001:db8::1]`, with or without `:port`; nothing at all is allowed too.
+fn is_host(host: &[u8]) -> bool {
+    let (name, port) = match host.strip_prefix(b"[") {
+        Some(rest) => {
+            let Some(end) = rest.iter().position(|&byte| byte == b']') else {
+                return false;
+            };
+            let (address, port) = rest.split_at(end);
+            if !address
+                .iter()
+                .all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'))
+            {
+                return false;
+            }
+            (&[][..], port.get(1..).unwrap_or_default())
+        }
+        None => host.split_at(
+            host.iter()
+                .position(|&byte| byte == b':')
+                .unwrap_or(host.len()),
+        ),
+    };
+    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    let is_port = port.is_empty()
+        || port
+            .strip_prefix(b":")
+            .is_some_and(|digits| digits.iter().all(u8::is_ascii_digit));
+    name.iter().all(is_name) && is_port
+}
+
+/// Takes our headers out of `Connection`: whoever nominates them there asks for their removal,
+/// and ours are set whatever a client says.
+pub(super) fn unnominate(request: &mut RequestHeader) -> Result<()> {
+    let ours = |token: &&[u8]| {
+        HeaderName::from_bytes(token.trim_ascii()).is_ok_and(|name| only_ours(&name))
+    };
+    let lines = request.headers.get_all(header::CONNECTION);
+    let tokens = || {
+        lines
+            .iter()
+            .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
+    };
+    if !tokens().any(|token| ours(&token)) {
+        return Ok(());
+    }
+    let others: Vec<&[u8]> = tokens().filter(|token| !ours(token)).collect();
+    let rest = others.join(&b","[..]);
+    request.remove_header(&header::CONNECTION);
+    if !rest.trim_ascii().is_empty() {
+        request.insert_header(header::CONNECTION, rest)?;
+    }
+    Ok(())
 }
 
 /// Is this one of the headers only we may set, in any spelling an upstream may take for it? CGI
@@ -191,6 +260,12 @@ mod tests {
         );
         assert_eq!(host_of("/", &[]), None);
         assert_eq!(host_of("/", &[("Host", "a"), ("Host", "b")]), None);
+        for host in ["a b", "a/b", "a,b", "a@b", "[::1", "a:b", "[::1]x"] {
+            assert_eq!(host_of("/", &[("Host", host)]), None, "{host}");
+        }
+        for host in ["[::1]:80", "a_b.example.", "127.0.0.1:1"] {
+            assert_eq!(host_of("/", &[("Host", host)]).as_deref(), Some(host));
+        }
         assert_eq!(
             host_of("http://b.example/x", &[("Host", "a")]).as_deref(),
             Some("b.example")

@@ -3,10 +3,10 @@
 //! `X-RateLimit-*` speaks for one policy, in the form most clients know; `RateLimit` and
 //! `RateLimit-Policy` list all of them (draft-ietf-httpapi-ratelimit-headers).
 
-use crate::admission::{Applied, Spent};
+use super::context::Context;
+use crate::admission::Applied;
 use crate::limit::algorithm::Answer;
 use crate::policy::{Policy, PolicyQuota};
-use crate::snapshot::Snapshot;
 use http::HeaderValue;
 use pingora::Result;
 use pingora::http::ResponseHeader;
@@ -23,14 +23,12 @@ struct Told<'a> {
 }
 
 /// Adds the headers of all enforcing policies; `refused_by` is the policy a refusal speaks for.
-/// `wall_us`: now, microseconds since the Unix epoch.
 pub(super) fn add(
     response: &mut ResponseHeader,
-    snapshot: &Snapshot,
-    spent: &Spent,
+    ctx: &Context,
     refused_by: Option<usize>,
-    wall_us: u64,
 ) -> Result<()> {
+    let (snapshot, spent) = (&ctx.snapshot, &ctx.spent);
     let told = spent.applied.iter().filter_map(|applied| {
         let policy = snapshot
             .policies
@@ -51,7 +49,10 @@ pub(super) fn add(
     };
     if snapshot.response_headers.x_ratelimit {
         let reading = speaker.applied.decision.reading;
-        let reset_us = wall_us.saturating_add(speaker.wait_us(reading.reset_after_us));
+        // counted from the decision: a later clock would say a second too much
+        let reset_us = ctx
+            .decided_us
+            .saturating_add(speaker.wait_us(reading.reset_after_us));
         response.insert_header("X-RateLimit-Limit", HeaderValue::from(speaker.quota.limit))?;
         response.insert_header(
             "X-RateLimit-Remaining",

@@ -283,14 +283,7 @@ impl Answer {
         if let Some(name) = &ctx.snapshot.server_name {
             response.insert_header(header::SERVER, name.clone())?;
         }
-        let now_us = ctx.now_us();
-        ratelimit_headers::add(
-            &mut response,
-            &ctx.snapshot,
-            &ctx.spent,
-            self.refused_by,
-            now_us,
-        )?;
+        ratelimit_headers::add(&mut response, ctx, self.refused_by)?;
         let no_body = self.head || self.body.is_empty();
         session
             .write_response_header(Box::new(response), no_body)

@@ -3,7 +3,7 @@
 use super::client_address::X_FORWARDED_FOR;
 use super::context::Context;
 use super::hygiene::only_ours;
-use http::{HeaderName, Uri, header};
+use http::{HeaderName, HeaderValue, Uri, header};
 use percent_encoding::percent_decode_str;
 use pingora::http::RequestHeader;
 use pingora::{ErrorType, OrErr, Result};
@@ -11,6 +11,9 @@ use pingora::{ErrorType, OrErr, Result};
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Longest request id taken over from a trusted proxy.
+const MAX_REQUEST_ID: usize = 128;
 
 /// Listeners speak plain HTTP.
 const SCHEME: &str = "http";
@@ -71,29 +74,30 @@ pub(super) fn set(request: &mut RequestHeader, came: &RequestHeader, ctx: &Conte
             request.remove_header(&name);
         }
     }
-    let ip = ctx.peer.to_canonical();
     let believed = |name: HeaderName| {
         ctx.peer_trusted
             .then(|| joined(came, &name))
             .filter(|value| !value.is_empty())
     };
+    let ip = ctx.peer.to_canonical();
     let hops = match believed(X_FORWARDED_FOR) {
         Some(before) => format!("{before}, {ip}"),
         None => ip.to_string(),
     };
     request.insert_header("X-Forwarded-For", hops)?;
-    request.insert_header(
-        "X-Forwarded-Proto",
-        believed(X_FORWARDED_PROTO).unwrap_or(SCHEME.into()),
-    )?;
-    let host = believed(X_FORWARDED_HOST).unwrap_or_else(|| ctx.host.clone());
-    if !host.is_empty() {
-        request.insert_header("X-Forwarded-Host", host)?;
+    match believed(X_FORWARDED_PROTO) {
+        Some(scheme) => request.insert_header("X-Forwarded-Proto", scheme)?,
+        None => request.insert_header("X-Forwarded-Proto", HeaderValue::from_static(SCHEME))?,
     }
-    let id = believed(X_REQUEST_ID)
-        .filter(|id| id.len() <= 128)
-        .unwrap_or_else(|| ctx.request_id());
-    request.insert_header("X-Request-Id", id)?;
+    match believed(X_FORWARDED_HOST) {
+        Some(host) => request.insert_header("X-Forwarded-Host", host)?,
+        None if ctx.host.is_empty() => (),
+        None => request.insert_header("X-Forwarded-Host", ctx.host.as_str())?,
+    }
+    match believed(X_REQUEST_ID).filter(|id| id.len() <= MAX_REQUEST_ID) {
+        Some(id) => request.insert_header("X-Request-Id", id)?,
+        None => request.insert_header("X-Request-Id", ctx.request_id())?,
+    }
     if ctx.route().is_some_and(|route| route.forwarded_header) {
         request.insert_header("Forwarded", forwarded(ctx, believed(header::FORWARDED)))?;
     }
@@ -104,7 +108,7 @@ fn identity(request: &mut RequestHeader, ctx: &Context) -> Result<()> {
     let Some(client) = &ctx.client else {
         return Ok(());
     };
-    request.insert_header("X-Tidegate-Client", client.id.as_str())?;
+    request.insert_header("X-Tidegate-Client", client.id_header.clone())?;
     if let Some(tier) = &client.tier {
         request.insert_header("X-Tidegate-Tier", tier.as_str())?;
     }

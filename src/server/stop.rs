@@ -5,8 +5,9 @@ use async_trait::async_trait;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 /// Longest drain after SIGINT: somebody waits at a terminal.
 const QUICK: Duration = Duration::from_secs(5);
@@ -19,14 +20,16 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Pingora's own grace period is a blocking sleep even when nothing is in flight, and its SIGQUIT
 /// without a successor an outage; so this answers only when the process may end at once.
 pub(super) struct StopSignals {
+    signals: Mutex<Signals>,
     running: Arc<Running>,
     grace_period: Duration,
     stop_accepting: watch::Sender<bool>,
 }
 
 impl StopSignals {
-    pub(super) fn new(running: Arc<Running>, grace_period: Duration) -> Self {
+    pub(super) fn new(signals: Signals, running: Arc<Running>, grace_period: Duration) -> Self {
         StopSignals {
+            signals: Mutex::new(signals),
             running,
             grace_period,
             stop_accepting: watch::Sender::new(false),
@@ -60,26 +63,86 @@ impl StopSignals {
 #[async_trait]
 impl ShutdownSignalWatch for StopSignals {
     async fn recv(&self) -> ShutdownSignal {
-        let mut terminate = listen_for(SignalKind::terminate());
-        let mut interrupt = listen_for(SignalKind::interrupt());
-        let mut quit = listen_for(SignalKind::quit());
-        let mut ignored = [SignalKind::hangup(), SignalKind::user_defined2()].map(listen_for);
-        let [hangup, upgrade] = &mut ignored;
+        let mut signals = self.signals.lock().await;
+        let Signals {
+            terminate,
+            interrupt,
+            quit,
+            hangup,
+            upgrade,
+            ..
+        } = &mut *signals;
         let grace_period = loop {
             tokio::select! {
-                () = next(&mut terminate) => break self.grace_period,
-                () = next(&mut quit) => break self.grace_period,
-                () = next(&mut interrupt) => break self.grace_period.min(QUICK),
+                () = next(terminate) => break self.grace_period,
+                () = next(quit) => break self.grace_period,
+                () = next(interrupt) => break self.grace_period.min(QUICK),
                 () = next(hangup) => tracing::warn!("SIGHUP: this version reads its configuration only at the start"),
                 () = next(upgrade) => tracing::warn!("SIGUSR2: this version cannot replace its binary while it runs"),
             }
         };
         tokio::select! {
             () = self.drain(grace_period) => (),
-            () = next(&mut terminate) => (),
-            () = next(&mut interrupt) => (),
+            () = next(terminate) => (),
+            () = next(interrupt) => (),
         }
         ShutdownSignal::FastShutdown
+    }
+}
+
+/// The signals a gateway listens for, from before it listens on any port: until a handler is
+/// registered, SIGTERM and SIGHUP kill the process.
+pub(super) struct Signals {
+    terminate: Option<Signal>,
+    interrupt: Option<Signal>,
+    quit: Option<Signal>,
+    hangup: Option<Signal>,
+    upgrade: Option<Signal>,
+    /// handlers are registered on a runtime; whichever runs delivers them
+    registered_on: Option<Runtime>,
+}
+
+impl Drop for Signals {
+    /// A runtime must not be dropped where it would block, which is where this ends.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.registered_on.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Signals {
+    /// Registers all of them.
+    pub(super) fn listen() -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build();
+        let runtime = runtime
+            .inspect_err(|error| tracing::error!("no signals: {error}"))
+            .ok();
+        let entered = runtime.as_ref().map(Runtime::enter);
+        let listen = |kind| {
+            if entered.is_some() {
+                listen_for(kind)
+            } else {
+                None
+            }
+        };
+        let (terminate, interrupt) = (
+            listen(SignalKind::terminate()),
+            listen(SignalKind::interrupt()),
+        );
+        let (quit, hangup) = (listen(SignalKind::quit()), listen(SignalKind::hangup()));
+        let upgrade = listen(SignalKind::user_defined2());
+        drop(entered);
+        Signals {
+            terminate,
+            interrupt,
+            quit,
+            hangup,
+            upgrade,
+            registered_on: runtime,
+        }
     }
 }
 

@@ -151,10 +151,7 @@ fn policies_by_route(config: &Config, policies: &[Policy]) -> Vec<Vec<usize>> {
 
 fn authenticator(config: &Config) -> Authenticator {
     let clients = config.clients.iter().flat_map(|(id, written)| {
-        let client = Arc::new(Client {
-            id: id.clone(),
-            tier: written.tier.clone(),
-        });
+        let client = Arc::new(Client::new(id, written.tier.clone()));
         written
             .api_keys
             .iter()

@@ -37,14 +37,22 @@ impl Admission {
         }
     }
 
+    /// Gets a place that is free.
+    pub fn enter_now(&self) -> Option<Place> {
+        match &self.places {
+            None => Some(None),
+            Some(places) => places.clone().try_acquire_owned().ok().map(Some),
+        }
+    }
+
     /// Gets a place, waiting in the queue if there is one.
     pub async fn enter(&self) -> Result<Place, NoPlace> {
+        if let Some(place) = self.enter_now() {
+            return Ok(place);
+        }
         let Some(places) = &self.places else {
             return Ok(None);
         };
-        if let Ok(place) = places.clone().try_acquire_owned() {
-            return Ok(Some(place));
-        }
         let _waiting = self.wait().ok_or(NoPlace::QueueFull)?;
         match tokio::time::timeout(self.queue_timeout, places.clone().acquire_owned()).await {
             Ok(Ok(place)) => Ok(Some(place)),

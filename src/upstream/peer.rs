@@ -49,8 +49,8 @@ impl Peer {
     }
 
     /// Where to connect to, ready for Pingora.
-    pub fn target(&self) -> Option<HttpPeer> {
-        self.target.load().as_deref().cloned()
+    pub fn target(&self) -> Option<Arc<HttpPeer>> {
+        self.target.load_full()
     }
 
     /// Has it an address?

@@ -267,6 +267,8 @@ fn an_upgraded_connection_counts_as_in_flight_until_it_closes() {
         if exchange.header("upgrade").is_none() {
             return exchange.answer("done");
         }
+        // how an upstream that is quicker fares is tested in `interim`
+        pause(Duration::from_millis(30));
         exchange.write(
             "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
         )?;

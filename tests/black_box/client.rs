@@ -22,8 +22,8 @@ pub(crate) struct Response {
 /// Why there is no answer.
 #[derive(Debug)]
 pub(crate) enum NoAnswer {
-    /// the connection was closed before the end of one; with what came of it
-    Closed(Vec<u8>),
+    /// the connection was closed before the end of one
+    Closed,
     /// nothing came in time
     Silence,
 }
@@ -146,7 +146,7 @@ impl Connection {
                 return Ok(self.buffer.drain(..position + mark.len()).collect());
             }
             if !self.more()? {
-                return Err(NoAnswer::Closed(std::mem::take(&mut self.buffer)));
+                return Err(NoAnswer::Closed);
             }
         }
     }
@@ -154,7 +154,7 @@ impl Connection {
     pub(crate) fn exactly(&mut self, bytes: usize) -> Result<Vec<u8>, NoAnswer> {
         while self.buffer.len() < bytes {
             if !self.more()? {
-                return Err(NoAnswer::Closed(std::mem::take(&mut self.buffer)));
+                return Err(NoAnswer::Closed);
             }
         }
         Ok(self.buffer.drain(..bytes).collect())
@@ -172,6 +172,12 @@ impl Connection {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Err(NoAnswer::Silence),
             Err(_) => Ok(false),
         }
+    }
+
+    /// Reads to the end of the connection or until nothing comes in time.
+    pub(crate) fn whatever_comes(&mut self) -> Vec<u8> {
+        while matches!(self.more(), Ok(true)) {}
+        std::mem::take(&mut self.buffer)
     }
 
     /// Reads to the end of the connection: everything, or `Silence` where it stays open.

@@ -95,7 +95,7 @@ fn after_the_refusal_of_a_large_or_chunked_body_nothing_of_it_is_taken_for_a_req
         match connection.answer_to("POST") {
             Ok(response) => assert_eq!(response.status, 404),
             // the answer may be lost in the reset that follows unread bytes
-            Err(NoAnswer::Closed(_)) => (),
+            Err(NoAnswer::Closed) => (),
             Err(NoAnswer::Silence) => panic!("neither an answer nor a closed connection"),
         }
         assert!(
@@ -114,17 +114,6 @@ fn connection_close_is_honoured() {
     let response = connection.request("GET", "/", &[("Connection", "close")], b"");
     assert_eq!(response.status, 200);
     assert_eq!(connection.rest().unwrap(), b"", "closed after the answer");
-}
-
-#[test]
-fn a_client_that_has_finished_sending_still_gets_its_answer() {
-    let upstream = Upstream::echo();
-    let gateway = before(&upstream);
-    let mut connection = gateway.connect();
-    connection.send(head("POST", "/", &[("Connection", "close")], 4));
-    connection.send("body");
-    connection.finish_sending();
-    assert_eq!(connection.answer().status, 200);
 }
 
 #[test]

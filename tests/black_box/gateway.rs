@@ -90,13 +90,22 @@ impl Gateway {
         Self::start_with_admin("", configuration)
     }
 
+    /// Its listener takes HTTP/2 without TLS too.
+    pub(crate) fn start_with_http2(configuration: &str) -> Self {
+        Self::start_as(", http2: true", "", configuration)
+    }
+
     /// `admin` is what stands in the admin section beside the address.
     pub(crate) fn start_with_admin(admin: &str, configuration: &str) -> Self {
+        Self::start_as("", admin, configuration)
+    }
+
+    fn start_as(listener: &str, admin: &str, configuration: &str) -> Self {
         let scratch = Scratch::new();
         let file = scratch.file(
             "gateway.yaml",
             &format!(
-                "listeners: [{{ address: 127.0.0.1:0 }}]\nadmin: {{ address: 127.0.0.1:0{admin} }}\n{configuration}"
+                "listeners: [{{ address: 127.0.0.1:0{listener} }}]\nadmin: {{ address: 127.0.0.1:0{admin} }}\n{configuration}"
             ),
         );
         let mut child = tidegate(scratch.path())

@@ -1,7 +1,7 @@
 //! gRPC clients are refused in their own terms: HTTP 200 and grpc-status.
 
 use crate::client::Response;
-use crate::gateway::{Gateway, app};
+use crate::gateway::Gateway;
 use crate::upstream::{Upstream, nobody};
 
 fn call(gateway: &Gateway, target: &str, content_type: &str) -> Response {

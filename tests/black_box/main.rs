@@ -20,6 +20,7 @@ mod connections;
 mod gateway;
 mod grpc;
 mod hostile;
+mod http2;
 mod identity;
 mod identity_headers;
 mod interim;

@@ -26,7 +26,7 @@ pub(crate) struct Exchange {
 
 impl Exchange {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        header_in(&self.head, name)
+        headers_in(&self.head, name).first().copied()
     }
 
     /// Reads up to a mark; nothing where the connection ends.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// Longest wait for anything: generous, because the machine may be busy.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(15);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Looks again and again until it holds.
 pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {

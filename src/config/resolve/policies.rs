@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::quota::{Frame, resolve as quota};
 use super::{Names, Review, by_name, instead_of, not_empty};
 use crate::config::model::{Algorithm, KeyPart, Policy, Quota};
-use crate::config::notation::{TimeSpan, Written};
+use crate::config::notation::{MethodName, TimeSpan, Written};
 use crate::config::place::Place;
 use crate::config::problem::quoted;
 use crate::config::raw;
@@ -89,15 +89,16 @@ fn policy(
         lease_ttl,
         on_outage: raw.on_outage,
         mode: raw.mode,
-        methods: raw.methods.map(|all| {
-            all.into_iter()
-                .flatten()
-                .map(|method| method.value.0)
-                .collect()
-        }),
+        methods: raw.methods.map(given),
         ipv6_prefix: raw.ipv6_prefix,
         status: raw.status,
     })
+}
+
+/// The methods that were not pruned.
+fn given(methods: Vec<Option<Written<MethodName>>>) -> Vec<http::Method> {
+    let methods = methods.into_iter().flatten();
+    methods.map(|method| method.value.0).collect()
 }
 
 fn routes(
