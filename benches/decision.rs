@@ -26,8 +26,11 @@ use tidegate::telemetry::Metrics;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Clients with a key each; two policies make two buckets of each.
-const CLIENTS: usize = 500_000;
+/// Clients with a key each.
+const CLIENTS: usize = 1_000;
+
+/// Users of each client, named in a header; two policies make two buckets of each.
+const USERS: usize = 500;
 
 const NOW_US: u64 = 1_900_000_000_000_000;
 
@@ -48,24 +51,28 @@ fn main() {
     divan::main();
 }
 
-/// The whole of `admit`: route, API key (by its SHA-256, then remembered), two buckets.
+/// The whole of `admit`: route, API key by its SHA-256, two buckets of a million. A thousand
+/// clients, each with five hundred users of its own.
 #[divan::bench(sample_count = 2_000, sample_size = 200)]
-fn admit_with_key_and_two_buckets(bencher: divan::Bencher) {
+fn admit_a_thousand_clients(bencher: divan::Bencher) {
+    admit_some(bencher, 1_000);
+}
+
+/// The same, all of one client's one user: nothing has to be fetched from memory.
+#[divan::bench(sample_count = 2_000, sample_size = 200)]
+fn admit_one_hot_client(bencher: divan::Bencher) {
+    admit_some(bencher, 1);
+}
+
+fn admit_some(bencher: divan::Bencher, clients: usize) {
     let running = filled();
     let snapshot = running.snapshot();
-    let path = "/api/search";
+    let users = if clients == 1 { 1 } else { USERS };
     // a request's headers have just been read, so they are made just before, not kept in a table
     bencher
-        .with_inputs(|| headers_of(fastrand::usize(..CLIENTS)))
+        .with_inputs(|| headers_of(fastrand::usize(..clients), fastrand::usize(..users)))
         .bench_refs(|headers| {
-            let request = Request {
-                method: &Method::GET,
-                host: "localhost",
-                path,
-                headers,
-                ip: IpAddr::from([192, 0, 2, 1]),
-            };
-            admit(running, &snapshot, &request, NOW_US + 1_000_000).is_ok()
+            admit(running, &snapshot, &request(headers), NOW_US + 1_000_000).is_ok()
         });
 }
 
@@ -139,7 +146,10 @@ fn filled() -> &'static Running {
 fn fill() -> Running {
     let clients: String = (0..CLIENTS)
         .map(|n| {
-            format!("  client-{n}: {{ api_keys: [{{ plain: a-key-of-usual-length-{n:09} }}] }}\n")
+            format!(
+                "  client-{n}: {{ api_keys: [{{ plain: {} }}] }}\n",
+                key_of(n)
+            )
         })
         .collect();
     let text = format!(
@@ -147,8 +157,8 @@ fn fill() -> Running {
          upstreams: {{ u: {{ peers: [{{ address: 127.0.0.1:1 }}] }} }}\n\
          routes: [{{ name: search, match: {{ path: /api/search }}, upstream: u, auth: required }}]\n\
          policies:\n\
-         \x20 per-client: {{ key: [client], algorithm: token_bucket, quota: {{ count: 1000000, period: 1h }} }}\n\
-         \x20 per-client-and-route: {{ key: [client, route], algorithm: token_bucket, quota: {{ count: 1000000, period: 1h }} }}\n\
+         \x20 users: {{ key: [client, \"header:x-user\"], algorithm: token_bucket, quota: {{ count: 1000000, period: 1h }} }}\n\
+         \x20 burst: {{ key: [client, \"header:x-user\"], algorithm: token_bucket, quota: {{ count: 100000, period: 1m }} }}\n\
          clients:\n{clients}"
     );
     let loaded =
@@ -158,31 +168,46 @@ fn fill() -> Running {
     let failures = FailureGuard::new(30, 60_000_000).expect("a valid guard");
     let running = Running::new(snapshot, MemoryStore::new(2_000_000), failures, metrics);
     let snapshot = running.snapshot();
-    for client in 0..CLIENTS {
-        let headers = &headers_of(client);
-        let request = Request {
-            method: &Method::GET,
-            host: "localhost",
-            path: "/api/search",
-            headers,
-            ip: IpAddr::from([192, 0, 2, 1]),
-        };
-        assert!(
-            admit(&running, &snapshot, &request, NOW_US).is_ok(),
-            "every client is admitted"
-        );
+    for (client, user) in (0..CLIENTS).flat_map(|client| (0..USERS).map(move |user| (client, user)))
+    {
+        let headers = headers_of(client, user);
+        let admitted = admit(&running, &snapshot, &request(&headers), NOW_US);
+        assert!(admitted.is_ok(), "everybody is admitted");
     }
-    assert!(
-        running.store.len() >= 2 * CLIENTS - 20_000,
-        "the buckets are live"
+    assert_eq!(
+        running.store.len(),
+        2 * CLIENTS * USERS,
+        "a million buckets are live"
     );
     running
 }
 
-fn headers_of(client: usize) -> HeaderMap {
-    let value =
-        HeaderValue::try_from(format!("a-key-of-usual-length-{client:09}")).expect("visible ASCII");
-    HeaderMap::from_iter([(http::header::HeaderName::from_static("x-api-key"), value)])
+fn request(headers: &HeaderMap) -> Request<'_> {
+    Request {
+        method: &Method::GET,
+        host: "localhost",
+        path: "/api/search",
+        headers,
+        ip: IpAddr::from([192, 0, 2, 1]),
+    }
+}
+
+fn headers_of(client: usize, user: usize) -> HeaderMap {
+    let value = |text: String| HeaderValue::try_from(text).expect("visible ASCII");
+    HeaderMap::from_iter([
+        (
+            http::HeaderName::from_static("x-api-key"),
+            value(key_of(client)),
+        ),
+        (
+            http::HeaderName::from_static("x-user"),
+            value(format!("user-{user}")),
+        ),
+    ])
+}
+
+fn key_of(client: usize) -> String {
+    format!("a-key-of-usual-length-{client:09}")
 }
 
 /// Resident set size of this process.

@@ -4,7 +4,6 @@ mod access;
 
 pub use access::Access;
 
-use crate::config::HealthDetail;
 use crate::snapshot::Running;
 use axum::Router;
 use axum::extract::State;
@@ -54,7 +53,7 @@ async fn start_page() -> Html<&'static str> {
 }
 
 async fn health(State(running): State<Arc<Running>>) -> Response {
-    let health = running.health(HealthDetail::Full);
+    let health = running.health(running.snapshot().health_detail);
     let status = StatusCode::from_u16(health.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     (
         status,

@@ -44,6 +44,12 @@ impl Clock {
         self.base_us.load(Ordering::Relaxed) + micros(self.started.elapsed())
     }
 
+    /// The time a stopwatch was started at, without another look at the hardware.
+    pub fn at_start_of(&self, stopwatch: Stopwatch) -> u64 {
+        let since = stopwatch.0.saturating_duration_since(self.started);
+        self.base_us.load(Ordering::Relaxed) + micros(since)
+    }
+
     /// Follows the wall clock if it has stepped forward; returns the drift in microseconds that
     /// was found (positive: the wall was ahead). Meant to be called once a second.
     pub fn follow_wall(&self) -> i64 {

@@ -6,6 +6,7 @@ mod hygiene;
 mod ratelimit_headers;
 mod rejection;
 mod upstream_headers;
+mod waiting;
 
 use crate::admission::{self, Admitted, Rejection, Request};
 use crate::route::host;
@@ -13,7 +14,7 @@ use crate::snapshot::Running;
 use async_trait::async_trait;
 use bytes::Bytes;
 use context::{Context, Held};
-use http::{Method, Version, header};
+use http::{Method, StatusCode, Version, header};
 use pingora::prelude::{Error, HttpPeer, Result};
 use pingora::{ErrorSource, ErrorType};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
@@ -59,6 +60,7 @@ impl ProxyHttp for Gateway {
                 .contains_key(header::TRANSFER_ENCODING);
             session.set_pipelining_enabled(!chunked);
         }
+        session.set_write_timeout(Some(hygiene::SEND_TIMEOUT));
         hygiene::unnominate(session.req_header_mut())
     }
 
@@ -72,7 +74,7 @@ impl ProxyHttp for Gateway {
             Ok(0) => Ok(false),
             Ok(delay_us) => {
                 let held = tokio::time::sleep(Duration::from_micros(delay_us));
-                Box::pin(unless_client_leaves(session, held)).await?;
+                Box::pin(waiting::unless_client_leaves(session, held)).await?;
                 Ok(false)
             }
             Err(rejection) => Box::pin(self.refuse(session, ctx, rejection)).await,
@@ -104,19 +106,26 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         ctx: &mut Context,
     ) -> Result<Box<HttpPeer>> {
-        let Some(upstream) = ctx.upstream() else {
+        let Some(upstream) = ctx.route.and_then(|index| ctx.snapshot.upstream_of(index)) else {
             ctx.rejection = Some(Rejection::Internal);
             return Error::e_explain(
                 ErrorType::InternalError,
                 "a request without a route came to its upstream",
             );
         };
+        // who has waited looks at the clock again
+        let mut now_us = ctx.decided_us;
+        if ctx.spent.delay_us > 0 || ctx.tries > 0 {
+            now_us = self.running.clock.now_us();
+        }
         if ctx.place.is_none() {
             let place = match upstream.admission().enter_now() {
                 Some(place) => Ok(place),
                 None => {
                     let waits = upstream.admission().enter();
-                    Box::pin(unless_client_leaves(session, waits)).await?
+                    let place = Box::pin(waiting::unless_client_leaves(session, waits)).await?;
+                    now_us = self.running.clock.now_us();
+                    place
                 }
             };
             match place {
@@ -131,7 +140,7 @@ impl ProxyHttp for Gateway {
                 }
             }
         }
-        match upstream.choose(self.running.clock.now_us()) {
+        match upstream.choose(now_us) {
             Some((index, peer)) => {
                 ctx.tries += 1;
                 ctx.upstream_peer = Some(index);
@@ -162,6 +171,30 @@ impl ProxyHttp for Gateway {
         error
     }
 
+    /// Another attempt if a kept connection turned out to be closed and the request may be repeated:
+    /// beyond `retries` once, so that a peer that restarted is not an error.
+    fn error_while_proxy(
+        &self,
+        peer: &HttpPeer,
+        session: &mut Session,
+        error: Box<Error>,
+        ctx: &mut Context,
+        client_reused: bool,
+    ) -> Box<Error> {
+        let mut error = error.more_context(format!("peer {peer}"));
+        let repeatable = session.req_header().method.is_idempotent()
+            && !session.as_ref().retry_buffer_truncated();
+        let left = ctx
+            .upstream()
+            .is_some_and(|upstream| ctx.tries <= upstream.retries() + 1);
+        if repeatable && left {
+            error.retry.decide_reuse(client_reused);
+        } else {
+            error.set_retry(false);
+        }
+        error
+    }
+
     /// What the upstream is told beside the request itself.
     async fn upstream_request_filter(
         &self,
@@ -180,7 +213,7 @@ impl ProxyHttp for Gateway {
         response: &mut pingora::http::ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        if response.status.is_informational() {
+        if !is_final(response.status) {
             return Ok(());
         }
         if let (Some(upstream), Some(index)) = (ctx.upstream(), ctx.upstream_peer) {
@@ -189,6 +222,7 @@ impl ProxyHttp for Gateway {
         // RFC 9112, 6.1: HTTP/1.0 knows no chunks; the end of the connection is the end of the body
         if session.req_header().version < Version::HTTP_11
             && !response.headers.contains_key(header::CONTENT_LENGTH)
+            && response.status != StatusCode::SWITCHING_PROTOCOLS
         {
             response.remove_header(&header::TRANSFER_ENCODING);
             session.set_keepalive(None);
@@ -203,10 +237,10 @@ impl ProxyHttp for Gateway {
         error: &Error,
         ctx: &mut Context,
     ) -> FailToProxy {
-        let rejection = ctx.rejection.take().or_else(|| rejection_of(error));
+        let rejection = ctx.rejection.take().or_else(|| rejection::of_error(error));
         let begun = session
             .response_written()
-            .is_some_and(|header| !header.status.is_informational());
+            .is_some_and(|header| is_final(header.status));
         let (Some(rejection), false) = (rejection, begun) else {
             return FailToProxy {
                 error_code: 0,
@@ -215,6 +249,7 @@ impl ProxyHttp for Gateway {
         };
         let answer = rejection::answer(&rejection, session.req_header(), ctx);
         let error_code = answer.status();
+        ctx.refused_with = Some(answer.means());
         session.set_keepalive(None);
         if Box::pin(answer.send(session, ctx)).await.is_err() {
             return FailToProxy {
@@ -234,7 +269,7 @@ impl ProxyHttp for Gateway {
         let answered = session
             .response_written()
             .map(|header| header.status.as_u16());
-        let status = answered.unwrap_or(CLIENT_CLOSED);
+        let status = ctx.refused_with.or(answered).unwrap_or(CLIENT_CLOSED);
         let metrics = ctx
             .route()
             .map_or(self.running.metrics.no_route(), |route| &route.metrics);
@@ -256,6 +291,11 @@ impl ProxyHttp for Gateway {
     }
 }
 
+/// Is this the answer itself? After 101 the connection belongs to another protocol.
+fn is_final(status: StatusCode) -> bool {
+    !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS
+}
+
 /// The client left before there was an answer (nginx's status for it).
 const CLIENT_CLOSED: u16 = 499;
 
@@ -273,10 +313,19 @@ impl Gateway {
         let trusted = &ctx.snapshot.trusted_proxies;
         ctx.peer_trusted = client_address::is_trusted(ctx.peer, trusted);
         ctx.ip = client_address::find(ctx.peer, &header.headers, trusted);
+        if ctx.peer_trusted {
+            ctx.given_request_id = hygiene::request_id(header);
+        }
         if self.running.is_draining() {
             return Err(Rejection::Draining);
         }
         let host = host::normalise(&ctx.host);
+        if host.is_empty() && !ctx.host.is_empty() {
+            // what we cannot read, an upstream may read as the host of another route
+            return Err(Rejection::BadRequest(
+                "the host is not a host name or address",
+            ));
+        }
         let request = Request {
             method: &header.method,
             host: &host,
@@ -284,18 +333,18 @@ impl Gateway {
             headers: &header.headers,
             ip: ctx.ip,
         };
-        ctx.decided_us = self.running.clock.now_us();
+        ctx.decided_us = self.running.clock.at_start_of(ctx.arrived);
         match admission::admit(&self.running, &ctx.snapshot, &request, ctx.decided_us) {
             Ok(Admitted {
                 route,
                 path,
                 client,
-                spent,
+                mut spent,
             }) => {
                 ctx.path = (path != header.uri.path()).then(|| path.into_owned());
                 ctx.route = Some(route);
                 ctx.client = client;
-                ctx.held = Held::new(&self.running, &spent.held);
+                ctx.held = Held::new(&self.running, std::mem::take(&mut spent.held));
                 ctx.spent = spent;
             }
             Err(refused) => {
@@ -335,42 +384,7 @@ impl Gateway {
             session.set_keepalive(None);
         }
         let answer = rejection::answer(&rejection, session.req_header(), ctx);
+        ctx.refused_with = Some(answer.means());
         answer.send(session, ctx).await
-    }
-}
-
-/// Waits for something, but no longer than the client does. A request with a body cannot be
-/// watched without reading it; it waits to the end.
-async fn unless_client_leaves<T>(
-    session: &mut Session,
-    waits: impl Future<Output = T>,
-) -> Result<T> {
-    if !session.is_body_empty() {
-        return Ok(waits.await);
-    }
-    tokio::select! {
-        done = waits => Ok(done),
-        left = session.downstream_session.read_body_or_idle(true) => match left {
-            Ok(_) => Error::e_explain(ErrorType::ReadError, "a body where there is none").map_err(|e| e.into_down()),
-            Err(error) => Err(error.into_down()),
-        },
-    }
-}
-
-/// What an error of Pingora's means for the client; `None`: there is nobody left to tell.
-fn rejection_of(error: &Error) -> Option<Rejection> {
-    use ErrorType::{
-        ConnectTimedout, ConnectionClosed, ReadError, ReadTimedout, WriteError, WriteTimedout,
-    };
-    match (error.esource(), error.etype()) {
-        (ErrorSource::Upstream, ConnectTimedout | ReadTimedout | WriteTimedout) => {
-            Some(Rejection::UpstreamTimedOut)
-        }
-        (ErrorSource::Upstream, _) => Some(Rejection::UpstreamFailed),
-        (ErrorSource::Downstream, ReadError | WriteError | ConnectionClosed | WriteTimedout) => {
-            None
-        }
-        (ErrorSource::Downstream, _) => Some(Rejection::BadRequest("the request is malformed")),
-        (ErrorSource::Internal | ErrorSource::Unset, _) => Some(Rejection::Internal),
     }
 }

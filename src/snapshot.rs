@@ -45,6 +45,14 @@ pub struct Snapshot {
     pub health_detail: HealthDetail,
 }
 
+impl Snapshot {
+    /// The upstream of a route by its index.
+    pub fn upstream_of(&self, route: usize) -> Option<&Upstream> {
+        let route = self.routes.get(route)?;
+        self.upstreams.get(route.upstream).map(Arc::as_ref)
+    }
+}
+
 /// What happens to the requests of one route.
 pub struct Route {
     /// its name, unique

@@ -23,9 +23,9 @@ pub struct Applied {
 #[derive(Debug, Default)]
 pub struct Spent {
     /// per policy, in the snapshot's order
-    pub applied: SmallVec<[Applied; 4]>,
+    pub applied: SmallVec<[Applied; 2]>,
     /// `concurrency` buckets that count this request until it ends, with what it takes
-    pub held: SmallVec<[(BucketKey, u64); 1]>,
+    pub held: Vec<(BucketKey, u64)>,
     /// microseconds to hold the request before it is forwarded
     pub delay_us: u64,
 }

@@ -7,7 +7,6 @@ use crate::limit::descriptor::BucketKey;
 use crate::snapshot::{Route, Running, Snapshot};
 use crate::upstream::Upstream;
 use crate::upstream::concurrency::{NoPlace, Place};
-use smallvec::SmallVec;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -35,6 +34,10 @@ pub struct Context {
     /// the normalised path, where it is not the one that came
     pub(super) path: Option<String>,
     pub(super) body_bytes: u64,
+    /// the status a refusal means, which gRPC hides behind a 200
+    pub(super) refused_with: Option<u16>,
+    /// the id a trusted proxy gave the request
+    pub(super) given_request_id: Option<String>,
     /// a place at the upstream, kept over retries
     pub(super) place: Option<Place>,
     pub(super) held: Option<Held>,
@@ -64,6 +67,8 @@ impl Context {
             decided_us: 0,
             path: None,
             body_bytes: 0,
+            refused_with: None,
+            given_request_id: None,
             place: None,
             held: None,
             tries: 0,
@@ -72,8 +77,12 @@ impl Context {
         }
     }
 
-    /// 32 hex digits that name this request in the answer, upstream and in the log.
+    /// What names this request in the answer, upstream and in the log: the id a trusted proxy gave
+    /// it, or 32 hex digits.
     pub(super) fn request_id(&self) -> String {
+        if let Some(given) = &self.given_request_id {
+            return given.clone();
+        }
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let digit = |place: u32| DIGITS.get((self.request_id >> (124 - 4 * place)) as usize & 15);
         (0..32)
@@ -86,9 +95,8 @@ impl Context {
         self.route.and_then(|index| self.snapshot.routes.get(index))
     }
 
-    pub(super) fn upstream(&self) -> Option<Arc<Upstream>> {
-        let route = self.route()?;
-        self.snapshot.upstreams.get(route.upstream).cloned()
+    pub(super) fn upstream(&self) -> Option<&Upstream> {
+        self.snapshot.upstream_of(self.route?)
     }
 }
 
@@ -102,14 +110,14 @@ impl Drop for Context {
 /// Units of `concurrency` buckets, given back when the request ends, however it ends.
 pub(super) struct Held {
     running: Arc<Running>,
-    keys: SmallVec<[(BucketKey, u64); 1]>,
+    keys: Vec<(BucketKey, u64)>,
 }
 
 impl Held {
-    pub(super) fn new(running: &Arc<Running>, keys: &[(BucketKey, u64)]) -> Option<Self> {
+    pub(super) fn new(running: &Arc<Running>, keys: Vec<(BucketKey, u64)>) -> Option<Self> {
         (!keys.is_empty()).then(|| Held {
             running: running.clone(),
-            keys: keys.into(),
+            keys,
         })
     }
 }

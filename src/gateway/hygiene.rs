@@ -13,6 +13,12 @@ pub(super) const KEEPALIVE_SECONDS: u64 = 75;
 /// Largest header section in bytes, names and values (nginx: four buffers of 8 KiB).
 const MAX_HEADER_BYTES: usize = 64 * 1024;
 
+/// How long a client may take to accept the next bytes of an answer.
+pub(super) const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Longest request id taken over from a trusted proxy.
+const MAX_REQUEST_ID: usize = 128;
+
 /// How long a refused request's body is waited for before its connection is closed.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -178,6 +184,14 @@ pub(super) fn only_ours(name: &HeaderName) -> bool {
     let same = |(&a, &b): (&u8, &u8)| a == b || (b == b'-' && !a.is_ascii_alphanumeric());
     OURS.iter()
         .any(|ours| ours.len() == name.len() && name.iter().zip(*ours).all(same))
+}
+
+/// The id a request already has; believed only of a trusted proxy.
+pub(super) fn request_id(request: &RequestHeader) -> Option<String> {
+    let id = request.headers.get("x-request-id")?.to_str().ok()?;
+    (1..=MAX_REQUEST_ID)
+        .contains(&id.len())
+        .then(|| id.to_owned())
 }
 
 /// The length of the body a request announces; 0 where it announces none.

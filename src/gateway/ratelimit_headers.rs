@@ -53,7 +53,7 @@ pub(super) fn add(
         let reset_us = ctx
             .decided_us
             .saturating_add(speaker.wait_us(reading.reset_after_us));
-        response.insert_header("X-RateLimit-Limit", HeaderValue::from(speaker.quota.limit))?;
+        response.insert_header("X-RateLimit-Limit", speaker.quota.limit_header.clone())?;
         response.insert_header(
             "X-RateLimit-Remaining",
             HeaderValue::from(reading.remaining),

@@ -5,8 +5,8 @@ use super::ratelimit_headers;
 use crate::admission::{BadCredentials, Rejection};
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
-use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::Session;
 use serde_json::json;
 
@@ -34,105 +34,52 @@ mod grpc {
 
 const SECOND_US: u64 = 1_000_000;
 
+/// The table. Columns: HTTP status, gRPC status, text for the client.
+#[rustfmt::skip]
 fn row(rejection: &Rejection, ctx: &Context) -> Row {
-    let row = |status, grpc, detail| Row {
-        status,
-        detail,
-        grpc,
-        retry_after_us: None,
+    use Rejection::*;
+    let row = |status, grpc, detail| Row { status, grpc, detail, retry_after_us: None };
+    let table = match rejection {
+        BadPath(_)               => row(400, grpc::INVALID_ARGUMENT, "The path is ambiguous or malformed."),
+        BadRequest(detail)       => row(400, grpc::INVALID_ARGUMENT, detail),
+        Unauthenticated(BadCredentials::Missing)
+                                 => row(401, grpc::UNAUTHENTICATED, "This route needs an API key."),
+        Unauthenticated(BadCredentials::Invalid)
+                                 => row(401, grpc::UNAUTHENTICATED, "The API key is not valid."),
+        NoRoute                  => row(404, grpc::UNIMPLEMENTED, "Nothing is served here."),
+        MethodNotAllowed { .. }  => row(405, grpc::UNIMPLEMENTED, "This method is not served here; see the Allow header."),
+        BodyTooLarge             => row(413, grpc::RESOURCE_EXHAUSTED, "The body is larger than this route takes."),
+        TooManyFailures { .. }   => row(429, grpc::RESOURCE_EXHAUSTED, "Too many failed authentications."),
+        OverLimit { policy, .. } => row(refusal_status(ctx, *policy), grpc::RESOURCE_EXHAUSTED, "Too many requests. Please retry later."),
+        HeadersTooLarge          => row(431, grpc::RESOURCE_EXHAUSTED, "Too many or too large headers."),
+        Internal                 => row(500, grpc::INTERNAL, "Something is wrong with this gateway."),
+        UpstreamFailed           => row(502, grpc::UNAVAILABLE, "The upstream could not be reached."),
+        QueueFull | QueueTimedOut
+                                 => row(503, grpc::UNAVAILABLE, "The upstream is at capacity. Please retry later."),
+        Draining                 => row(503, grpc::UNAVAILABLE, "This gateway is stopping. Please retry."),
+        UpstreamTimedOut         => row(504, grpc::DEADLINE_EXCEEDED, "The upstream did not answer in time."),
     };
-    let later = |row: Row, retry_after_us| Row {
-        retry_after_us: Some(retry_after_us),
-        ..row
+    let retry_after_us = match rejection {
+        TooManyFailures { retry_after_us } => Some(*retry_after_us),
+        OverLimit { retry_after_us, soon, .. } => retry_after_us.or(soon.then_some(SECOND_US)),
+        QueueFull | QueueTimedOut | Draining => Some(SECOND_US),
+        _ => None,
     };
-    match rejection {
-        Rejection::BadPath(_) => row(
-            400,
-            grpc::INVALID_ARGUMENT,
-            "The path is ambiguous or malformed.",
-        ),
-        Rejection::BadRequest(detail) => row(400, grpc::INVALID_ARGUMENT, detail),
-        Rejection::NoRoute => row(404, grpc::UNIMPLEMENTED, "Nothing is served here."),
-        Rejection::MethodNotAllowed { .. } => row(
-            405,
-            grpc::UNIMPLEMENTED,
-            "This method is not served here; see the Allow header.",
-        ),
-        Rejection::Unauthenticated(BadCredentials::Missing) => {
-            row(401, grpc::UNAUTHENTICATED, "This route needs an API key.")
-        }
-        Rejection::Unauthenticated(BadCredentials::Invalid) => {
-            row(401, grpc::UNAUTHENTICATED, "The API key is not valid.")
-        }
-        Rejection::TooManyFailures { retry_after_us } => later(
-            row(
-                429,
-                grpc::RESOURCE_EXHAUSTED,
-                "Too many failed authentications.",
-            ),
-            *retry_after_us,
-        ),
-        Rejection::OverLimit {
-            policy,
-            retry_after_us,
-            soon,
-        } => {
-            let status = ctx
-                .snapshot
-                .policies
-                .get(*policy)
-                .map_or(429, |policy| policy.status());
-            let retry_after_us = retry_after_us.or(soon.then_some(SECOND_US));
-            Row {
-                retry_after_us,
-                ..row(
-                    status,
-                    grpc::RESOURCE_EXHAUSTED,
-                    "Too many requests. Please retry later.",
-                )
-            }
-        }
-        Rejection::BodyTooLarge => row(
-            413,
-            grpc::RESOURCE_EXHAUSTED,
-            "The body is larger than this route takes.",
-        ),
-        Rejection::HeadersTooLarge => row(
-            431,
-            grpc::RESOURCE_EXHAUSTED,
-            "Too many or too large headers.",
-        ),
-        Rejection::QueueFull | Rejection::QueueTimedOut => later(
-            row(
-                503,
-                grpc::UNAVAILABLE,
-                "The upstream is at capacity. Please retry later.",
-            ),
-            SECOND_US,
-        ),
-        Rejection::Draining => later(
-            row(
-                503,
-                grpc::UNAVAILABLE,
-                "This gateway is stopping. Please retry.",
-            ),
-            SECOND_US,
-        ),
-        Rejection::UpstreamFailed => {
-            row(502, grpc::UNAVAILABLE, "The upstream could not be reached.")
-        }
-        Rejection::UpstreamTimedOut => row(
-            504,
-            grpc::DEADLINE_EXCEEDED,
-            "The upstream did not answer in time.",
-        ),
-        Rejection::Internal => row(500, grpc::INTERNAL, "Something is wrong with this gateway."),
-    }
+    Row { retry_after_us, ..table }
+}
+
+fn refusal_status(ctx: &Context, policy: usize) -> u16 {
+    ctx.snapshot
+        .policies
+        .get(policy)
+        .map_or(429, |policy| policy.status())
 }
 
 /// An answer of our own.
 pub(super) struct Answer {
     status: u16,
+    /// the status it would have without gRPC
+    means: u16,
     headers: Vec<(&'static str, HeaderValue)>,
     body: Bytes,
     /// HEAD: announce the body but do not send it
@@ -177,6 +124,7 @@ pub(super) fn answer(rejection: &Rejection, request: &RequestHeader, ctx: &Conte
     let body = Bytes::from(problem(rejection, &row, ctx));
     Answer {
         status: row.status,
+        means: row.status,
         headers,
         body,
         head: request.method == Method::HEAD,
@@ -186,7 +134,9 @@ pub(super) fn answer(rejection: &Rejection, request: &RequestHeader, ctx: &Conte
 
 fn is_grpc(request: &RequestHeader) -> bool {
     let content_type = request.headers.get(header::CONTENT_TYPE);
-    content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+    // application/grpc, application/grpc+proto, not application/grpc-web
+    let rest = content_type.and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"));
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
 }
 
 /// A response of headers only, as gRPC calls it: the status is in the headers, HTTP says 200.
@@ -200,6 +150,7 @@ fn grpc_answer(
     headers.push(("grpc-message", HeaderValue::from_static(row.detail)));
     Answer {
         status: 200,
+        means: row.status,
         headers,
         body: Bytes::new(),
         head: false,
@@ -261,11 +212,17 @@ impl Answer {
         ];
         Answer {
             status,
+            means: status,
             headers,
             body: body.into(),
             head,
             refused_by: None,
         }
+    }
+
+    /// The status for the metrics.
+    pub(super) fn means(&self) -> u16 {
+        self.means
     }
 
     /// The status on the wire.
@@ -292,5 +249,23 @@ impl Answer {
             session.write_response_body(Some(self.body), true).await?;
         }
         Ok(true)
+    }
+}
+
+/// What an error of Pingora's means for the client; `None`: there is nobody left to tell.
+pub(super) fn of_error(error: &Error) -> Option<Rejection> {
+    use ErrorType::{
+        ConnectTimedout, ConnectionClosed, ReadError, ReadTimedout, WriteError, WriteTimedout,
+    };
+    match (error.esource(), error.etype()) {
+        (ErrorSource::Upstream, ConnectTimedout | ReadTimedout | WriteTimedout) => {
+            Some(Rejection::UpstreamTimedOut)
+        }
+        (ErrorSource::Upstream, _) => Some(Rejection::UpstreamFailed),
+        (ErrorSource::Downstream, ReadError | WriteError | ConnectionClosed | WriteTimedout) => {
+            None
+        }
+        (ErrorSource::Downstream, _) => Some(Rejection::BadRequest("the request is malformed")),
+        (ErrorSource::Internal | ErrorSource::Unset, _) => Some(Rejection::Internal),
     }
 }

@@ -10,10 +10,6 @@ use pingora::{ErrorType, OrErr, Result};
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// Longest request id taken over from a trusted proxy.
-const MAX_REQUEST_ID: usize = 128;
 
 /// Listeners speak plain HTTP.
 const SCHEME: &str = "http";
@@ -94,10 +90,7 @@ pub(super) fn set(request: &mut RequestHeader, came: &RequestHeader, ctx: &Conte
         None if ctx.host.is_empty() => (),
         None => request.insert_header("X-Forwarded-Host", ctx.host.as_str())?,
     }
-    match believed(X_REQUEST_ID).filter(|id| id.len() <= MAX_REQUEST_ID) {
-        Some(id) => request.insert_header("X-Request-Id", id)?,
-        None => request.insert_header("X-Request-Id", ctx.request_id())?,
-    }
+    request.insert_header("X-Request-Id", ctx.request_id())?;
     if ctx.route().is_some_and(|route| route.forwarded_header) {
         request.insert_header("Forwarded", forwarded(ctx, believed(header::FORWARDED)))?;
     }

@@ -264,6 +264,6 @@ mod tests {
 
     #[test]
     fn a_state_is_small_enough_for_a_million_of_them() {
-        assert!(size_of::<State>() <= 32, "{}", size_of::<State>());
+        assert!(size_of::<State>() <= 24, "{}", size_of::<State>());
     }
 }

@@ -3,6 +3,7 @@
 use crate::config::{self, Algorithm, CalendarUnit, Window};
 use crate::limit::calendar::{Calendar, Unit};
 use crate::limit::quota::{BadQuota, Quota};
+use http::HeaderValue;
 
 /// A quota and how it is announced to clients.
 pub struct PolicyQuota {
@@ -10,6 +11,8 @@ pub struct PolicyQuota {
     pub quota: Quota,
     /// `X-RateLimit-Limit`: the burst of a token bucket, otherwise the count
     pub limit: u64,
+    /// the same, ready to be sent
+    pub limit_header: HeaderValue,
     /// its item of the `RateLimit-Policy` list, such as `"search";q=30;w=60`
     pub announced: String,
 }
@@ -47,6 +50,7 @@ impl PolicyQuota {
         Ok(PolicyQuota {
             quota,
             limit,
+            limit_header: HeaderValue::from(limit),
             announced,
         })
     }

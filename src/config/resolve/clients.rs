@@ -106,7 +106,7 @@ fn digest(key: &raw::ClientKey, place: &Place<'_>, review: &mut Review<'_>) -> O
             let text = plain.value.0.expose();
             if text.len() < SHORT_KEY_CHARS {
                 let hint =
-                    "use a random key of 20 characters or more; `tidegate keys create` makes one";
+                    "use a random key of 20 characters or more; `openssl rand -hex 20` makes one";
                 let message = format!(
                     "a plain key with fewer than {SHORT_KEY_CHARS} characters can be guessed"
                 );

@@ -155,7 +155,6 @@ fn cost_fits(
     review: &mut Review<'_>,
 ) {
     let (key, capacity) = match algorithm {
-        Algorithm::LeakyBucket => return,
         Algorithm::TokenBucket => match raw.burst {
             Some(burst) => ("burst", burst),
             None => ("count", count),
@@ -294,7 +293,10 @@ mod tests {
                 "12:55 policies.p.overrides.acme.burst"
             ]
         );
-        assert!(wrong("leaky_bucket", "count: 5, period: 1s", "cost: 6").is_empty());
+        assert!(
+            wrong("leaky_bucket", "count: 5, period: 1s", "cost: 6")[0]
+                .contains("less than the policy's cost")
+        );
         assert!(
             wrong("concurrency", "count: 5", "cost: 6")[0].contains("less than the policy's cost")
         );

@@ -24,6 +24,11 @@ impl LeakyBucket {
         if cost == 0 {
             return Answer::NOW;
         }
+        if cost > self.count {
+            return Answer::Refuse {
+                retry_after_us: None,
+            };
+        }
         let delay_us = backlog.time_until(self.rate, now_us, 0);
         if delay_us <= self.max_delay_us {
             return Answer::Admit { delay_us };
@@ -83,6 +88,18 @@ mod tests {
         );
         assert_eq!(bucket.reading(backlog, 1).remaining, 0);
         assert!(bucket.answer(backlog, 100_001, 1).admits());
+    }
+
+    #[test]
+    fn a_cost_above_the_count_is_refused_for_ever() {
+        let bucket = ten_a_second_waiting_half_a_second();
+        let answer = bucket.answer(Level::default(), 1, 11);
+        assert_eq!(
+            answer,
+            Answer::Refuse {
+                retry_after_us: None
+            }
+        );
     }
 
     #[test]

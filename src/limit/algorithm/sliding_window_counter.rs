@@ -15,10 +15,10 @@ pub struct SlidingWindowCounter {
 pub struct TwoWindows {
     /// when units were last taken, microseconds
     pub ts_us: u64,
-    /// units taken in the window of `ts_us`
-    pub current: u64,
+    /// units taken in the window of `ts_us`, at most [`MAX_UNITS`](crate::limit::rate::MAX_UNITS)
+    pub current: u32,
     /// units taken in the window before
-    pub previous: u64,
+    pub previous: u32,
 }
 
 /// Steps in which the elapsed part of a window is measured, rounded down. Times the largest count
@@ -48,8 +48,8 @@ impl SlidingWindowCounter {
         View {
             instant,
             start,
-            current,
-            previous,
+            current: u64::from(current),
+            previous: u64::from(previous),
         }
     }
 
@@ -129,10 +129,11 @@ impl SlidingWindowCounter {
             previous,
             ..
         } = self.view(*state, now_us);
+        let units = |units: u64| u32::try_from(units).unwrap_or(u32::MAX);
         *state = TwoWindows {
             ts_us: instant,
-            current: current.saturating_add(cost),
-            previous,
+            current: units(current.saturating_add(cost)),
+            previous: units(previous),
         };
     }
 

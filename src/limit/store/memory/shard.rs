@@ -14,8 +14,6 @@ const STRIDE: usize = 4;
 /// A bucket's place in the table until the table changes; `None`: not there.
 pub(super) type Slot = Option<usize>;
 
-/// A cache line, so that finding a bucket and deciding touch one and not two.
-#[repr(align(64))]
 struct Entry {
     hash: Hash,
     /// when the state equals the empty one
@@ -130,11 +128,13 @@ impl Shard {
         }
     }
 
-    /// Forgets a few that are empty again; if the shard is full all the same, the one of a sample
-    /// that would be empty soonest. Requests in flight are never forgotten: there are no more of
+    /// Forgets a few that are empty again once the shard is half full (before that, the sweep is
+    /// enough); if it is full all the same, the one of a sample that would be empty soonest. Requests in flight are never forgotten: there are no more of
     /// them than requests.
     fn make_room(&mut self, now_us: u64) {
-        self.look_at(STRIDE, |entry| entry.empty_at_us <= now_us);
+        if self.table.len() >= self.max_keys / 2 {
+            self.look_at(STRIDE, |entry| entry.empty_at_us <= now_us);
+        }
         if self.table.len() < self.max_keys {
             return;
         }
