@@ -71,6 +71,8 @@ pub struct Route {
     pub forwarded_header: bool,
     /// indices of the policies that apply
     pub policies: Vec<usize>,
+    /// `RateLimit-Policy` where all of them hold with their own quotas, the usual case
+    pub announced: Option<http::HeaderValue>,
     /// its counters
     pub metrics: RouteMetrics,
 }

@@ -84,11 +84,22 @@ impl Context {
             return given.clone();
         }
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let digit = |place: u32| DIGITS.get((self.request_id >> (124 - 4 * place)) as usize & 15);
-        (0..32)
-            .filter_map(digit)
-            .map(|&digit| char::from(digit))
-            .collect()
+        let mut text = vec![b'0'; 32];
+        for (byte, pair) in self
+            .request_id
+            .to_be_bytes()
+            .into_iter()
+            .zip(text.chunks_exact_mut(2))
+        {
+            if let ([high, low], Some(h), Some(l)) = (
+                pair,
+                DIGITS.get(usize::from(byte >> 4)),
+                DIGITS.get(usize::from(byte & 15)),
+            ) {
+                (*high, *low) = (*h, *l);
+            }
+        }
+        String::from_utf8(text).unwrap_or_default()
     }
 
     pub(super) fn route(&self) -> Option<&Route> {

@@ -10,7 +10,6 @@ use crate::policy::{Policy, PolicyQuota};
 use http::HeaderValue;
 use pingora::Result;
 use pingora::http::ResponseHeader;
-use std::fmt::Write;
 
 /// Room for the items of a few policies, so that a header is written in one allocation.
 const ROOM: usize = 96;
@@ -66,12 +65,21 @@ pub(super) fn add(
         response.insert_header("X-RateLimit-Strategy", strategy)?;
     }
     if snapshot.response_headers.ietf {
-        let mut policies = String::with_capacity(ROOM);
         let mut limits = String::with_capacity(ROOM);
-        for told in told {
-            told.write(&mut policies, &mut limits);
+        for told in told.clone() {
+            told.write_limit(&mut limits);
         }
-        response.insert_header("RateLimit-Policy", policies)?;
+        let usual = ctx.route().filter(|route| {
+            let all = spent.applied.len() == route.policies.len();
+            all && spent.applied.iter().all(|applied| applied.quota == 0)
+        });
+        match usual.and_then(|route| route.announced.clone()) {
+            Some(announced) => response.insert_header("RateLimit-Policy", announced)?,
+            None => {
+                let items: Vec<&str> = told.map(|told| told.quota.announced.as_str()).collect();
+                response.insert_header("RateLimit-Policy", items.join(", "))?;
+            }
+        }
         response.insert_header("RateLimit", limits)?;
     }
     Ok(())
@@ -98,19 +106,20 @@ impl Told<'_> {
         }
     }
 
-    fn write(&self, policies: &mut String, limits: &mut String) {
+    /// Its item of the `RateLimit` list, such as `"search";r=29;t=2`.
+    fn write_limit(&self, limits: &mut String) {
         let reading = self.applied.decision.reading;
-        if !policies.is_empty() {
-            policies.push_str(", ");
+        let mut digits = itoa::Buffer::new();
+        if !limits.is_empty() {
             limits.push_str(", ");
         }
-        policies.push_str(&self.quota.announced);
         limits.push('"');
         limits.push_str(self.policy.name());
-        // writing to a string cannot fail
-        let _ = write!(limits, "\";r={}", reading.remaining);
+        limits.push_str("\";r=");
+        limits.push_str(digits.format(reading.remaining));
         if !self.quota.quota.is_concurrency() {
-            let _ = write!(limits, ";t={}", reading.reset_after_us.div_ceil(1_000_000));
+            limits.push_str(";t=");
+            limits.push_str(digits.format(reading.reset_after_us.div_ceil(1_000_000)));
         }
     }
 }

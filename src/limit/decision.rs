@@ -34,7 +34,7 @@ pub struct Decision {
     /// every enforcing bucket had room, and all were charged
     pub allowed: bool,
     /// per charge
-    pub buckets: SmallVec<[BucketDecision; 4]>,
+    pub buckets: SmallVec<[BucketDecision; 2]>,
 }
 
 impl Decision {

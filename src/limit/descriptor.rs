@@ -1,7 +1,6 @@
 //! From the entries of a descriptor to a bucket key: typed, percent-encoded, at most 40 bytes.
 
 use sha2::{Digest, Sha256};
-use smallvec::SmallVec;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -40,41 +39,48 @@ impl fmt::Debug for BucketKey {
 /// Writes a bucket key entry by entry. Every value carries its type and is percent-encoded, so no
 /// value reads like another type's or reaches into the next entry.
 pub struct KeyWriter {
-    text: SmallVec<[u8; 96]>,
+    length: usize,
+    bytes: [u8; MAX_KEY],
+    /// the whole text once it is longer than a key may be
+    long: Vec<u8>,
 }
 
 impl KeyWriter {
     /// Begins the key of a bucket of `policy`; `letter` stands for the algorithm, so that another
     /// algorithm is another bucket.
     pub fn new(letter: u8, policy: &str) -> Self {
-        let mut text = SmallVec::new();
-        text.push(letter);
-        text.push(b':');
-        text.extend_from_slice(policy.as_bytes());
-        KeyWriter { text }
+        let mut writer = KeyWriter {
+            length: 0,
+            bytes: [0; MAX_KEY],
+            long: Vec::new(),
+        };
+        writer.push(&[letter, b':']);
+        writer.push(policy.as_bytes());
+        writer
     }
 
     /// Adds a typed value.
     pub fn value(&mut self, kind: u8, value: &[u8]) {
-        self.text.extend_from_slice(&[b':', kind, b':']);
+        self.push(&[b':', kind, b':']);
+        if value.iter().all(is_plain) {
+            return self.push(value);
+        }
         for &byte in value {
-            if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.') {
-                self.text.push(byte);
-            } else {
-                self.text
-                    .extend_from_slice(&[b'%', hex(byte >> 4), hex(byte & 15)]);
+            match is_plain(&byte) {
+                true => self.push(&[byte]),
+                false => self.push(&[b'%', hex(byte >> 4), hex(byte & 15)]),
             }
         }
     }
 
     /// Adds an address: IPv4 in dots, IPv6 as the hex digits of its first `ipv6_prefix` bits.
     pub fn address(&mut self, address: IpAddr, ipv6_prefix: u8) {
-        self.text.extend_from_slice(b":i:");
+        self.push(b":i:");
         match address.to_canonical() {
             IpAddr::V4(v4) => {
                 for (index, octet) in v4.octets().into_iter().enumerate() {
                     if index > 0 {
-                        self.text.push(b'.');
+                        self.push(b".");
                     }
                     self.decimal(octet);
                 }
@@ -84,7 +90,7 @@ impl KeyWriter {
                 let mask = u128::MAX.checked_shl(128 - prefix).unwrap_or(0);
                 let bits = v6.to_bits() & mask;
                 for digit in 0..prefix.div_ceil(4) {
-                    self.text.push(hex((bits >> (124 - 4 * digit)) as u8 & 15));
+                    self.push(&[hex((bits >> (124 - 4 * digit)) as u8 & 15)]);
                 }
             }
         }
@@ -92,41 +98,61 @@ impl KeyWriter {
 
     /// Adds the one entry that everybody shares.
     pub fn global(&mut self) {
-        self.text.extend_from_slice(b":g");
+        self.push(b":g");
     }
 
     fn decimal(&mut self, octet: u8) {
         if octet >= 100 {
-            self.text.push(b'0' + octet / 100);
+            self.push(&[b'0' + octet / 100]);
         }
         if octet >= 10 {
-            self.text.push(b'0' + octet / 10 % 10);
+            self.push(&[b'0' + octet / 10 % 10]);
         }
-        self.text.push(b'0' + octet % 10);
+        self.push(&[b'0' + octet % 10]);
+    }
+
+    fn push(&mut self, part: &[u8]) {
+        if self.long.is_empty() {
+            let end = self.length + part.len();
+            if let Some(room) = self.bytes.get_mut(self.length..end) {
+                room.copy_from_slice(part);
+                self.length = end;
+                return;
+            }
+            let written = self.bytes.get(..self.length).unwrap_or_default();
+            self.long.extend_from_slice(written);
+        }
+        self.long.extend_from_slice(part);
     }
 
     /// The finished key.
-    pub fn finish(self) -> BucketKey {
-        let mut bytes = [0; MAX_KEY];
-        if let Some(room) = bytes.get_mut(..self.text.len()) {
-            room.copy_from_slice(&self.text);
-            return BucketKey {
-                length: self.text.len() as u8,
-                bytes,
-            };
+    pub fn finish(mut self) -> BucketKey {
+        if !self.long.is_empty() {
+            let digest = Sha256::digest(&self.long);
+            let digits = digest
+                .iter()
+                .take(16)
+                .flat_map(|byte| [hex(byte >> 4), hex(byte & 15)]);
+            self.length = 0;
+            for (room, byte) in self
+                .bytes
+                .iter_mut()
+                .zip(std::iter::once(b'#').chain(digits))
+            {
+                *room = byte;
+                self.length += 1;
+            }
         }
-        let digest = Sha256::digest(&self.text);
-        let digits = digest
-            .iter()
-            .take(16)
-            .flat_map(|byte| [hex(byte >> 4), hex(byte & 15)]);
-        let mut length = 0;
-        for (room, byte) in bytes.iter_mut().zip(std::iter::once(b'#').chain(digits)) {
-            *room = byte;
-            length += 1;
+        BucketKey {
+            length: self.length as u8,
+            bytes: self.bytes,
         }
-        BucketKey { length, bytes }
     }
+}
+
+/// Does a byte stand for itself in a key?
+fn is_plain(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
 }
 
 fn hex(nibble: u8) -> u8 {

@@ -217,6 +217,18 @@ impl Quota {
         }
     }
 
+    /// What to report right after a charge, when the time at which the state will equal the empty
+    /// one has just been computed.
+    pub fn reading_after(&self, state: &State, now_us: u64, empty_at_us: u64) -> Reading {
+        match (self, state) {
+            (Quota::TokenBucket(quota), State::Level(level)) => Reading {
+                remaining: quota.remaining(*level, now_us),
+                reset_after_us: empty_at_us.saturating_sub(now_us),
+            },
+            _ => self.reading(state, now_us),
+        }
+    }
+
     /// When the state equals the empty one, so that it may be forgotten, microseconds.
     pub fn empty_at_us(&self, state: &State) -> u64 {
         match (self, state) {

@@ -10,6 +10,10 @@ const MAX_HOST_BYTES: usize = 253;
 /// Lower case, without port and trailing dot; IPv6 literals in brackets and in the form of RFC 5952.
 /// What is no host at all gives the empty string, which only routes for any host match.
 pub fn normalise(host: &str) -> Cow<'_, str> {
+    // what a request usually has, and what this function returns, in one pass
+    if is_name(host) && !host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Cow::Borrowed(host);
+    }
     if host.starts_with('[') {
         return ipv6(host).unwrap_or_default();
     }

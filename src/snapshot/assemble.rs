@@ -59,6 +59,7 @@ pub fn assemble(loaded: &Loaded, metrics: &Metrics) -> Result<Snapshot, Vec<Prob
             strip_prefix: route.strip_prefix.clone(),
             max_body_bytes: route.max_body_bytes,
             forwarded_header: route.forwarded_header,
+            announced: announced(&policies, by_route.get(index)),
             policies: by_route.get(index).cloned().unwrap_or_default(),
             metrics: metrics.route(&route.name),
         });
@@ -147,6 +148,15 @@ fn policies_by_route(config: &Config, policies: &[Policy]) -> Vec<Vec<usize>> {
         }
     }
     by_route
+}
+
+fn announced(policies: &[Policy], applied: Option<&Vec<usize>>) -> Option<http::HeaderValue> {
+    let applied = applied?.iter().filter_map(|&index| policies.get(index));
+    let enforced = applied.filter(|policy| policy.enforces());
+    let items: Vec<&str> = enforced
+        .map(|policy| policy.quota(0).announced.as_str())
+        .collect();
+    items.join(", ").parse().ok()
 }
 
 fn authenticator(config: &Config) -> Authenticator {

@@ -70,11 +70,15 @@ impl TokenBucket {
 
     /// What to report.
     pub fn reading(&self, level: Level, now_us: u64) -> Reading {
-        let room = (self.burst * MICRO).saturating_sub(level.at(self.rate, now_us));
         Reading {
-            remaining: room / MICRO,
+            remaining: self.remaining(level, now_us),
             reset_after_us: level.time_until(self.rate, now_us, 0),
         }
+    }
+
+    /// Whole units that could be taken now.
+    pub fn remaining(&self, level: Level, now_us: u64) -> u64 {
+        (self.burst * MICRO).saturating_sub(level.at(self.rate, now_us)) / MICRO
     }
 }
 

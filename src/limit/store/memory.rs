@@ -80,7 +80,7 @@ impl MemoryStore {
             .iter()
             .map(|place| shards.get(place.shard).find(place.hash))
             .collect();
-        let mut buckets: SmallVec<[BucketDecision; 4]> = SmallVec::with_capacity(charges.len());
+        let mut buckets: SmallVec<[BucketDecision; 2]> = SmallVec::with_capacity(charges.len());
         let mut allowed = true;
         for ((charge, place), &slot) in charges.iter().zip(&places).zip(&slots) {
             let shard = shards.get(place.shard);

@@ -89,7 +89,7 @@ impl Shard {
         if let Some(entry) = slot.and_then(|index| self.table.get_bucket_mut(index)) {
             quota.charge(&mut entry.state, now_us, cost);
             entry.empty_at_us = quota.empty_at_us(&entry.state);
-            return quota.reading(&entry.state, now_us);
+            return quota.reading_after(&entry.state, now_us, entry.empty_at_us);
         }
         let mut state = quota.empty();
         quota.charge(&mut state, now_us, cost);
