@@ -1,6 +1,6 @@
 //! What a decision costs: an API key and two token buckets, with a million live buckets.
 //!
-//! `cargo bench --bench decision`. The first line printed is memory per live bucket: resident set
+//! `MIMALLOC_ALLOW_LARGE_OS_PAGES=1 cargo bench --bench decision`, as `tidegate run` sets it. The first line printed is memory per live bucket: resident set
 //! size after filling the store less before, divided by the buckets.
 
 #![allow(
