@@ -114,8 +114,6 @@ impl Bound {
             grace_period_seconds: Some(0),
             graceful_shutdown_timeout_seconds: Some(1),
             upstream_keepalive_pool_size: IDLE_UPSTREAM_CONNECTIONS,
-            // a runtime per thread: connections stay where they were accepted
-            work_stealing: false,
             max_retries: MAX_ATTEMPTS,
             ..ServerConf::default()
         };
