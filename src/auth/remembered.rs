@@ -2,6 +2,7 @@
 
 use super::Client;
 use super::api_key::ApiKey;
+use crate::limit::store::memory::random_secret;
 use hashbrown::HashTable;
 use parking_lot::Mutex;
 use siphasher::sip128::{Hasher128, SipHasher13};
@@ -29,15 +30,11 @@ struct Entry {
 
 impl Default for Remembered {
     fn default() -> Self {
-        let mut secret = [0; 16];
-        if getrandom::fill(&mut secret).is_err() {
-            secret = fastrand::u128(..).to_ne_bytes();
-        }
         let shards = std::iter::repeat_with(|| Mutex::new(HashTable::new()))
             .take(SHARDS)
             .collect();
         Remembered {
-            secret,
+            secret: random_secret(),
             generation: AtomicU32::new(1),
             shards,
         }

@@ -51,7 +51,7 @@ pub struct Config {
 pub struct Server {
     /// Worker threads; 0 (one per core) is resolved by the caller.
     pub threads: usize,
-    /// How long a stop or an upgrade waits for requests in flight.
+    /// How long a stop waits for requests in flight.
     pub grace_period: Duration,
     /// The `Server` header of our own responses; none when absent.
     pub user_agent_header: Option<String>,

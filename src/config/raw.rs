@@ -89,7 +89,7 @@ pub(super) struct Server {
     /// Worker threads; 0: one per core.
     #[schemars(range(max = 1024))]
     pub(super) threads: usize,
-    /// Drain time at stop and upgrade, such as 30s.
+    /// Drain time at stop, such as 30s.
     pub(super) grace_period: Written<TimeSpan>,
     /// The Server header of our own responses; null sends none.
     pub(super) user_agent_header: Option<Written<HeaderText>>,
@@ -143,7 +143,7 @@ pub(super) struct Listener {
     pub(super) http2: bool,
 }
 
-/// The admin listener: API, metrics, dashboard.
+/// The admin listener: health and metrics.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Admin {

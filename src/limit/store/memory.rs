@@ -182,7 +182,8 @@ impl<'a> Locked<'a> {
     }
 }
 
-fn random_secret() -> [u8; 16] {
+/// A key for keyed hashes that nobody outside this process knows.
+pub(crate) fn random_secret() -> [u8; 16] {
     let mut secret = [0; 16];
     if getrandom::fill(&mut secret).is_err() {
         // no system randomness: still differs between processes
