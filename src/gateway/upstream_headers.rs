@@ -3,13 +3,20 @@
 use super::client_address::X_FORWARDED_FOR;
 use super::context::Context;
 use super::hygiene::only_ours;
-use http::{HeaderName, HeaderValue, Uri, header};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use percent_encoding::percent_decode_str;
 use pingora::http::RequestHeader;
 use pingora::{ErrorType, OrErr, Result};
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_TIDEGATE_CLIENT: HeaderName = HeaderName::from_static("x-tidegate-client");
+const X_TIDEGATE_TIER: HeaderName = HeaderName::from_static("x-tidegate-tier");
+
+/// Most headers that are added.
+const ADDED: usize = 7;
 
 /// Listeners speak plain HTTP.
 const SCHEME: &str = "http";
@@ -58,18 +65,33 @@ fn without_prefix<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
 }
 
 /// Removes what only we may say, then says it.
+///
+/// Names leave in lower case, as they do in HTTP/2 (RFC 9110, 5.1: they mean the same in any case).
+/// To keep their case, Pingora holds a second table in step, which would cost more than all of
+/// [`admission`](crate::admission).
 pub(super) fn set(request: &mut RequestHeader, came: &RequestHeader, ctx: &Context) -> Result<()> {
+    let nothing = RequestHeader::from(http::Request::new(()).into_parts().0);
+    let mut parts: Parts = std::mem::replace(request, nothing).into();
+    let headers = &mut parts.headers;
+    headers.reserve(ADDED);
     if ctx.spoofed {
-        let names: Vec<HeaderName> = request
-            .headers
+        let names: Vec<HeaderName> = headers
             .keys()
             .filter(|name| only_ours(name))
             .cloned()
             .collect();
         for name in names {
-            request.remove_header(&name);
+            headers.remove(&name);
         }
     }
+    origin(headers, came, ctx)?;
+    identity(headers, ctx)?;
+    *request = RequestHeader::from(parts);
+    Ok(())
+}
+
+/// Where the request comes from, and its id.
+fn origin(headers: &mut HeaderMap, came: &RequestHeader, ctx: &Context) -> Result<()> {
     let believed = |name: HeaderName| {
         ctx.peer_trusted
             .then(|| joined(came, &name))
@@ -80,35 +102,49 @@ pub(super) fn set(request: &mut RequestHeader, came: &RequestHeader, ctx: &Conte
         Some(before) => format!("{before}, {ip}"),
         None => ip.to_string(),
     };
-    request.insert_header("X-Forwarded-For", hops)?;
-    match believed(X_FORWARDED_PROTO) {
-        Some(scheme) => request.insert_header("X-Forwarded-Proto", scheme)?,
-        None => request.insert_header("X-Forwarded-Proto", HeaderValue::from_static(SCHEME))?,
+    headers.insert(X_FORWARDED_FOR, valued(hops)?);
+    let scheme = match believed(X_FORWARDED_PROTO) {
+        Some(scheme) => valued(scheme)?,
+        None => HeaderValue::from_static(SCHEME),
+    };
+    headers.insert(X_FORWARDED_PROTO, scheme);
+    if let Some(host) = believed(X_FORWARDED_HOST) {
+        headers.insert(X_FORWARDED_HOST, valued(host)?);
+    } else if !ctx.host.is_empty() {
+        headers.insert(X_FORWARDED_HOST, host_of(came, ctx)?);
     }
-    match believed(X_FORWARDED_HOST) {
-        Some(host) => request.insert_header("X-Forwarded-Host", host)?,
-        None if ctx.host.is_empty() => (),
-        None => request.insert_header("X-Forwarded-Host", ctx.host.as_str())?,
-    }
-    request.insert_header("X-Request-Id", ctx.request_id())?;
+    headers.insert(X_REQUEST_ID, valued(ctx.request_id())?);
     if ctx.route().is_some_and(|route| route.forwarded_header) {
-        request.insert_header("Forwarded", forwarded(ctx, believed(header::FORWARDED)))?;
+        let element = forwarded(ctx, believed(header::FORWARDED));
+        headers.insert(header::FORWARDED, valued(element)?);
     }
-    identity(request, ctx)
+    Ok(())
 }
 
-fn identity(request: &mut RequestHeader, ctx: &Context) -> Result<()> {
+/// The host as it came; the bytes of the `Host` header are shared, not copied.
+fn host_of(came: &RequestHeader, ctx: &Context) -> Result<HeaderValue> {
+    match came.headers.get(header::HOST) {
+        Some(host) if host.as_bytes() == ctx.host.as_bytes() => Ok(host.clone()),
+        _ => valued(ctx.host.clone()),
+    }
+}
+
+fn identity(headers: &mut HeaderMap, ctx: &Context) -> Result<()> {
     let Some(client) = &ctx.client else {
         return Ok(());
     };
-    request.insert_header("X-Tidegate-Client", client.id_header.clone())?;
+    headers.insert(X_TIDEGATE_CLIENT, client.id_header.clone());
     if let Some(tier) = &client.tier {
-        request.insert_header("X-Tidegate-Tier", tier.as_str())?;
+        headers.insert(X_TIDEGATE_TIER, valued(tier.clone())?);
     }
     if ctx.route().is_some_and(|route| !route.forward_credentials) {
-        request.remove_header(ctx.snapshot.authenticator.api_key_header());
+        headers.remove(ctx.snapshot.authenticator.api_key_header());
     }
     Ok(())
+}
+
+fn valued(text: String) -> Result<HeaderValue> {
+    HeaderValue::try_from(text).or_err(ErrorType::InvalidHTTPHeader, "a header of ours")
 }
 
 /// All lines of a header as one list; bytes that are not visible ASCII are left out.
