@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 use tidegate::admission::{Request, admit};
 use tidegate::auth::failures::FailureGuard;
 use tidegate::config::{Environment, parse};
-use tidegate::limit::decision::Charge;
+use tidegate::limit::decision::{Charge, Terms};
 use tidegate::limit::descriptor::{BucketKey, KeyWriter};
 use tidegate::limit::quota::Quota;
 use tidegate::limit::store::memory::MemoryStore;
@@ -134,6 +134,7 @@ fn charge(key: BucketKey, quota: &Quota) -> Charge<'_> {
         quota,
         cost: 1,
         enforce: true,
+        terms: Terms::STRICT,
     }
 }
 
@@ -175,7 +176,7 @@ fn fill() -> Running {
         assert!(admitted.is_ok(), "everybody is admitted");
     }
     assert_eq!(
-        running.store.len(),
+        running.limiter.memory().len(),
         2 * CLIENTS * USERS,
         "a million buckets are live"
     );

@@ -7,7 +7,7 @@ mod rejection;
 mod spend;
 
 pub use rejection::{BadCredentials, Rejection};
-pub use spend::{Applied, Spent};
+pub use spend::{Applied, Pending, Spending, Spent};
 
 use crate::auth::{Client, Identity, Looking};
 use crate::config::RouteAuth;
@@ -33,7 +33,7 @@ pub struct Request<'a> {
     pub ip: IpAddr,
 }
 
-/// A request that may pass.
+/// A request that may pass, as far as is known.
 pub struct Admitted<'p> {
     /// index into the snapshot's routes
     pub route: usize,
@@ -41,8 +41,8 @@ pub struct Admitted<'p> {
     pub path: Cow<'p, str>,
     /// who is calling; absent: anonymous
     pub client: Option<Arc<Client>>,
-    /// what was taken from which bucket
-    pub spent: Spent,
+    /// what was taken from which bucket, or the store that has been asked
+    pub spending: Spending,
 }
 
 /// A request that may not pass, and how far it came.
@@ -57,7 +57,8 @@ pub struct Refused {
     pub rejection: Rejection,
 }
 
-/// Decides about a request at `now_us`; what it costs has been taken when this returns.
+/// Decides about a request at `now_us`. Where buckets live in this process, what it costs has been
+/// taken when this returns; a shared store has been asked.
 pub fn admit<'p>(
     running: &Running,
     snapshot: &Snapshot,
@@ -93,11 +94,11 @@ pub fn admit<'p>(
         headers: request.headers,
     };
     match spend::spend(running, snapshot, route, &facts, now_us) {
-        Ok(spent) => Ok(Admitted {
+        Ok(spending) => Ok(Admitted {
             route: found.index,
             path: found.path,
             client,
-            spent,
+            spending,
         }),
         Err(no_room) => {
             let (spent, rejection) = *no_room;

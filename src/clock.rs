@@ -76,6 +76,16 @@ impl Stopwatch {
         Stopwatch(Instant::now())
     }
 
+    /// The moment so long after the start.
+    pub fn after(&self, wait: Duration) -> Instant {
+        self.0.checked_add(wait).unwrap_or(self.0)
+    }
+
+    /// Microseconds since the start.
+    pub fn elapsed_us(&self) -> u64 {
+        micros(self.0.elapsed())
+    }
+
     /// Time since the start.
     pub fn elapsed(&self) -> Duration {
         self.0.elapsed()

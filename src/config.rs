@@ -28,7 +28,7 @@ pub use load::{Loaded, load, parse};
 pub use model::{
     Admin, Algorithm, Auth, Balance, CalendarUnit, Client, Config, Consistency, FailureGuard,
     HealthDetail, KeyPart, Listener, Mode, OnOutage, PathPattern, Peer, Policy, Protocol, Quota,
-    ResponseHeaders, Route, RouteAuth, Secret, Server, Store, Upstream, Window,
+    Redis, RedisMode, ResponseHeaders, Route, RouteAuth, Secret, Server, Store, Upstream, Window,
 };
 pub use place::Step;
 pub use problem::{Problem, Severity};

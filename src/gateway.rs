@@ -8,7 +8,7 @@ mod rejection;
 mod upstream_headers;
 mod waiting;
 
-use crate::admission::{self, Admitted, Rejection, Request};
+use crate::admission::{self, Admitted, Pending, Rejection, Request, Spending, Spent};
 use crate::route::host;
 use crate::snapshot::Running;
 use async_trait::async_trait;
@@ -70,7 +70,12 @@ impl ProxyHttp for Gateway {
         if let Some(answer) = self.health_answer(session, ctx) {
             return Box::pin(answer.send(session, ctx)).await;
         }
-        match self.decide(session, ctx) {
+        let delay_us = match self.decide(session, ctx) {
+            Ok(Decided::Now(delay_us)) => Ok(delay_us),
+            Ok(Decided::Later(pending)) => self.wait_for_store(pending, ctx).await,
+            Err(rejection) => Err(rejection),
+        };
+        match delay_us {
             Ok(0) => Ok(false),
             Ok(delay_us) => {
                 let held = tokio::time::sleep(Duration::from_micros(delay_us));
@@ -115,7 +120,7 @@ impl ProxyHttp for Gateway {
         };
         // who has waited looks at the clock again
         let mut now_us = ctx.decided_us;
-        if ctx.spent.delay_us > 0 || ctx.tries > 0 {
+        if ctx.spent.delay_us > 0 || ctx.waited || ctx.tries > 0 {
             now_us = self.running.clock.now_us();
         }
         if ctx.place.is_none() {
@@ -266,6 +271,7 @@ impl ProxyHttp for Gateway {
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
         ctx.place = None;
         ctx.held = None;
+        ctx.spent.permits = None;
         let answered = session
             .response_written()
             .map(|header| header.status.as_u16());
@@ -291,6 +297,12 @@ impl ProxyHttp for Gateway {
     }
 }
 
+/// A request that may pass after so many microseconds, or one that waits for the store.
+enum Decided {
+    Now(u64),
+    Later(Box<Pending>),
+}
+
 /// Is this the answer itself? After 101 the connection belongs to another protocol.
 fn is_final(status: StatusCode) -> bool {
     !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS
@@ -300,9 +312,8 @@ fn is_final(status: StatusCode) -> bool {
 const CLIENT_CLOSED: u16 = 499;
 
 impl Gateway {
-    /// Hygiene, client address, then route, identity and limits; returns how long to hold the
-    /// request, in microseconds.
-    fn decide(&self, session: &Session, ctx: &mut Context) -> Result<u64, Rejection> {
+    /// Hygiene, client address, then route, identity and limits.
+    fn decide(&self, session: &Session, ctx: &mut Context) -> Result<Decided, Rejection> {
         let header = session.req_header();
         let checked = hygiene::check(header)?;
         ctx.spoofed = checked.spoofed;
@@ -339,13 +350,18 @@ impl Gateway {
                 route,
                 path,
                 client,
-                mut spent,
+                spending,
             }) => {
                 ctx.path = (path != header.uri.path()).then(|| path.into_owned());
                 ctx.route = Some(route);
                 ctx.client = client;
-                ctx.held = Held::new(&self.running, std::mem::take(&mut spent.held));
-                ctx.spent = spent;
+                match spending {
+                    Spending::Done(spent) => self.has_spent(ctx, spent),
+                    Spending::Pending(pending) => {
+                        ctx.declared_bytes = hygiene::declared_length(header);
+                        return Ok(Decided::Later(pending));
+                    }
+                }
             }
             Err(refused) => {
                 ctx.route = refused.route;
@@ -354,8 +370,39 @@ impl Gateway {
                 return Err(refused.rejection);
             }
         }
+        ctx.declared_bytes = hygiene::declared_length(header);
+        Self::fits(ctx).map(Decided::Now)
+    }
+
+    /// The shared store's answer, or outage mode's at the deadline.
+    async fn wait_for_store(
+        &self,
+        pending: Box<Pending>,
+        ctx: &mut Context,
+    ) -> Result<u64, Rejection> {
+        ctx.waited = true;
+        let snapshot = ctx.snapshot.clone();
+        let decided = pending.decided(&self.running, &snapshot, ctx.decided_us);
+        match decided.await {
+            Ok(spent) => self.has_spent(ctx, spent),
+            Err(no_room) => {
+                let (spent, rejection) = *no_room;
+                ctx.spent = spent;
+                return Err(rejection);
+            }
+        }
+        Self::fits(ctx)
+    }
+
+    fn has_spent(&self, ctx: &mut Context, mut spent: Spent) {
+        ctx.held = Held::new(&self.running, std::mem::take(&mut spent.held));
+        ctx.spent = spent;
+    }
+
+    /// The body as announced is not too large; how long to hold the request, in microseconds.
+    fn fits(ctx: &Context) -> Result<u64, Rejection> {
         match ctx.route().and_then(|route| route.max_body_bytes) {
-            Some(most) if hygiene::declared_length(header) > most => Err(Rejection::BodyTooLarge),
+            Some(most) if ctx.declared_bytes > most => Err(Rejection::BodyTooLarge),
             _ => Ok(ctx.spent.delay_us),
         }
     }

@@ -6,11 +6,20 @@
 //! quota, state and time.
 
 pub mod algorithm;
+pub mod batch;
 #[cfg(test)]
 mod bounds;
+pub mod breaker;
 pub mod calendar;
 pub mod decision;
 pub mod descriptor;
+pub mod estimate;
+pub mod lease;
+pub mod limiter;
+pub mod outage;
 pub mod quota;
 pub mod rate;
+pub mod refusals;
+mod share;
+pub mod shared;
 pub mod store;

@@ -43,7 +43,7 @@ impl Policy {
         let mut quotas = Vec::new();
         let mut bad = Vec::new();
         let mut add = |path: &[&str], written: &config::Quota| {
-            match PolicyQuota::compile(&source.name, source.algorithm, written) {
+            match PolicyQuota::compile(source, written) {
                 Ok(quota) => quotas.push(quota),
                 Err(error) => bad.push(BadPolicy {
                     path: path

@@ -6,7 +6,6 @@ mod proxy;
 mod stop;
 
 use crate::admin::Access;
-use crate::gateway::Gateway;
 use crate::snapshot::Running;
 use admin_service::AdminService;
 use housekeeping::Housekeeping;
@@ -128,9 +127,9 @@ impl Bound {
                     .into_iter()
                     .map(|(listener, _)| listener)
                     .collect();
-                let gateway = Gateway::new(running.clone());
                 let conf = &server.configuration;
-                let service = ProxyService::new(conf, gateway, listeners, http2, stop.watch());
+                let running = running.clone();
+                let service = ProxyService::new(conf, running, listeners, http2, stop.watch());
                 server.add_service(service);
             }
         }

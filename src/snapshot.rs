@@ -10,7 +10,7 @@ use crate::auth::Authenticator;
 use crate::auth::failures::FailureGuard;
 use crate::clock::Clock;
 use crate::config::{HealthDetail, ResponseHeaders, RouteAuth};
-use crate::limit::store::memory::MemoryStore;
+use crate::limit::limiter::Limiter;
 use crate::policy::Policy;
 use crate::route::RouteTable;
 use crate::telemetry::{Metrics, RouteMetrics};
@@ -81,7 +81,7 @@ pub struct Route {
 pub struct Running {
     snapshot: ArcSwap<Snapshot>,
     /// the buckets
-    pub store: MemoryStore,
+    pub limiter: Limiter,
     /// failed authentications per address
     pub failures: FailureGuard,
     /// the time
@@ -95,13 +95,13 @@ impl Running {
     /// Starts with a snapshot.
     pub fn new(
         snapshot: Snapshot,
-        store: MemoryStore,
+        limiter: Limiter,
         failures: FailureGuard,
         metrics: Metrics,
     ) -> Self {
         Running {
             snapshot: ArcSwap::from_pointee(snapshot),
-            store,
+            limiter,
             failures,
             clock: Clock::new(),
             metrics,

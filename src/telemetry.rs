@@ -1,5 +1,9 @@
 //! Every metric, in one block; handles are made once, so counting a request looks nothing up.
 
+mod store;
+
+pub use store::StoreMetrics;
+
 use once_cell::race::OnceBox;
 use prometheus::core::{AtomicU64, GenericGauge};
 use prometheus::{
@@ -36,6 +40,8 @@ pub struct Metrics {
     pub auth_guarded: IntCounter,
     /// requests refused because an upstream's queue was full or the wait too long
     pub queue_refused: IntCounter,
+    /// the shared store
+    pub store: StoreMetrics,
     /// buckets held in process
     pub buckets: GenericGauge<AtomicU64>,
     /// buckets forgotten because the store was full
@@ -118,6 +124,7 @@ impl Metrics {
                 "tidegate_upstream_queue_refused_total",
                 "requests refused because an upstream's queue was full or the wait in it too long",
             )?,
+            store: StoreMetrics::new(&registry)?,
             buckets: count("tidegate_store_buckets", "buckets held in process")?,
             evicted: count(
                 "tidegate_store_evicted",

@@ -45,6 +45,8 @@ pub enum Rejection {
     UpstreamFailed,
     /// the upstream did not answer in time
     UpstreamTimedOut,
+    /// the shared store does not answer, and a policy refuses without it
+    StoreUnavailable,
     /// the gateway is about to stop
     Draining,
     /// a bug of ours

@@ -2,8 +2,10 @@
 
 use super::Rejection;
 use crate::limit::algorithm::Answer;
-use crate::limit::decision::{BucketDecision, Charge, Decision};
+use crate::limit::decision::{BucketDecision, Charge, Decision, Source};
 use crate::limit::descriptor::BucketKey;
+use crate::limit::limiter;
+use crate::limit::shared::{Permits, Waiting};
 use crate::policy::{Facts, Policy};
 use crate::snapshot::{Route, Running, Snapshot};
 use smallvec::SmallVec;
@@ -20,14 +22,32 @@ pub struct Applied {
 }
 
 /// What all policies said, and what must be given back when the request ends.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Spent {
     /// per policy, in the snapshot's order
     pub applied: SmallVec<[Applied; 2]>,
-    /// `concurrency` buckets that count this request until it ends, with what it takes
+    /// `concurrency` buckets of this process that count this request until it ends, with what it
+    /// takes
     pub held: Vec<(BucketKey, u64)>,
+    /// the same in the shared store
+    pub permits: Option<Permits>,
     /// microseconds to hold the request before it is forwarded
     pub delay_us: u64,
+    /// when it was decided, on the store's clock, microseconds since the Unix epoch; 0: nothing
+    /// applied
+    pub decided_us: u64,
+}
+
+/// The policies that apply to a request and the buckets it wants to take from.
+pub struct Asked {
+    applied: SmallVec<[Applied; 2]>,
+    keys: SmallVec<[BucketKey; 2]>,
+}
+
+/// A request that waits for the shared store.
+pub struct Pending {
+    asked: Asked,
+    waiting: Waiting,
 }
 
 /// Takes the cost from every bucket that applies, or from none.
@@ -37,57 +57,130 @@ pub(super) fn spend(
     route: &Route,
     facts: &Facts<'_>,
     now_us: u64,
+) -> Result<Spending, Box<(Spent, Rejection)>> {
+    let asked = Asked::of(snapshot, route, facts);
+    if asked.keys.is_empty() {
+        return Ok(Spending::Done(Spent::default()));
+    }
+    let charges = asked.charges(snapshot);
+    match running.limiter.spend(&charges, now_us) {
+        limiter::Spending::Decided(decision) => {
+            conclude(snapshot, asked.applied, &charges, &decision, None).map(Spending::Done)
+        }
+        limiter::Spending::Waiting(waiting) => {
+            Ok(Spending::Pending(Box::new(Pending { asked, waiting })))
+        }
+    }
+}
+
+/// What came of asking.
+pub enum Spending {
+    /// all was taken
+    Done(Spent),
+    /// the shared store has been asked
+    Pending(Box<Pending>),
+}
+
+impl Pending {
+    /// Waits for the store, no longer than the deadline.
+    pub async fn decided(
+        self,
+        running: &Running,
+        snapshot: &Snapshot,
+        now_us: u64,
+    ) -> Result<Spent, Box<(Spent, Rejection)>> {
+        let verdict = self.waiting.verdict().await;
+        let charges = self.asked.charges(snapshot);
+        let (decision, permits) = running.limiter.decided(verdict, &charges, now_us);
+        conclude(snapshot, self.asked.applied, &charges, &decision, permits)
+    }
+}
+
+impl Asked {
+    fn of(snapshot: &Snapshot, route: &Route, facts: &Facts<'_>) -> Self {
+        let mut asked = Asked {
+            applied: SmallVec::new(),
+            keys: SmallVec::new(),
+        };
+        for &index in &route.policies {
+            let Some(policy) = snapshot
+                .policies
+                .get(index)
+                .filter(|policy| policy.applies_to(facts.method))
+            else {
+                continue;
+            };
+            asked.keys.push(policy.bucket_key(facts));
+            asked.applied.push(Applied {
+                policy: index,
+                quota: policy.quota_for(facts.client, facts.tier),
+                decision: BucketDecision {
+                    answer: Answer::NOW,
+                    reading: Default::default(),
+                    counted: false,
+                },
+            });
+        }
+        asked
+    }
+
+    fn charges<'s>(&self, snapshot: &'s Snapshot) -> SmallVec<[Charge<'s>; 4]> {
+        let charge = |(applied, key): (&Applied, &BucketKey)| {
+            let policy = snapshot.policies.get(applied.policy)?;
+            let quota = policy.quota(applied.quota);
+            Some(Charge {
+                key: *key,
+                quota: &quota.quota,
+                cost: policy.cost(),
+                enforce: policy.enforces(),
+                terms: quota.terms,
+            })
+        };
+        self.applied
+            .iter()
+            .zip(&self.keys)
+            .filter_map(charge)
+            .collect()
+    }
+}
+
+/// From the limiter's decision to what the request has spent, or why it may not pass.
+fn conclude(
+    snapshot: &Snapshot,
+    mut applied: SmallVec<[Applied; 2]>,
+    charges: &[Charge<'_>],
+    decision: &Decision,
+    permits: Option<Permits>,
 ) -> Result<Spent, Box<(Spent, Rejection)>> {
-    let mut spent = Spent::default();
-    let mut charges: SmallVec<[Charge<'_>; 4]> = SmallVec::new();
-    for &index in &route.policies {
-        let Some(policy) = snapshot
-            .policies
-            .get(index)
-            .filter(|policy| policy.applies_to(facts.method))
-        else {
-            continue;
-        };
-        let quota = policy.quota_for(facts.client, facts.tier);
-        charges.push(Charge {
-            key: policy.bucket_key(facts),
-            quota: &policy.quota(quota).quota,
-            cost: policy.cost(),
-            enforce: policy.enforces(),
-        });
-        let decision = BucketDecision {
-            answer: Answer::NOW,
-            reading: Default::default(),
-        };
-        spent.applied.push(Applied {
-            policy: index,
-            quota,
-            decision,
-        });
-    }
-    if charges.is_empty() {
-        return Ok(spent);
-    }
-    let decision = running.store.spend(&charges, now_us);
-    spent.delay_us = enforced_delay(&charges, &decision);
-    for ((applied, bucket), charge) in spent
-        .applied
-        .iter_mut()
-        .zip(&decision.buckets)
-        .zip(&charges)
-    {
+    let mut held = Vec::new();
+    let in_process = permits.is_none() && decision.source != Source::Redis;
+    for ((applied, bucket), charge) in applied.iter_mut().zip(&decision.buckets).zip(charges) {
         applied.decision = *bucket;
-        if decision.allowed && bucket.answer.admits() && charge.quota.is_concurrency() {
-            spent.held.push((charge.key, charge.cost));
+        if in_process
+            && decision.allowed
+            && bucket.answer.admits()
+            && charge.quota.is_concurrency()
+        {
+            held.push((charge.key, charge.cost));
         }
         if let Some(policy) = snapshot.policies.get(applied.policy) {
             count(policy, decision.allowed, bucket.answer);
         }
     }
+    let spent = Spent {
+        applied,
+        held,
+        permits,
+        delay_us: enforced_delay(charges, decision),
+        decided_us: decision.now_us,
+    };
     if decision.allowed {
         return Ok(spent);
     }
-    let rejection = longest_wait(snapshot, &spent);
+    let rejection = match decision.source {
+        Source::Denied => Rejection::StoreUnavailable,
+        _ => longest_wait(snapshot, &spent),
+    };
     Err(Box::new((spent, rejection)))
 }
 

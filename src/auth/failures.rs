@@ -1,10 +1,10 @@
 //! The guard against guessing: failed authentications counted per address.
 
-use crate::limit::decision::Charge;
+use crate::limit::decision::{Charge, Terms};
 use crate::limit::descriptor::{BucketKey, KeyWriter};
+use crate::limit::estimate::Estimate;
 use crate::limit::quota::{BadQuota, Quota};
 use crate::limit::store::memory::MemoryStore;
-use pingora_limits::estimator::Estimator;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,7 +21,7 @@ const IPV6_PREFIX: u8 = 64;
 pub struct FailureGuard {
     quota: Quota,
     exact: MemoryStore,
-    seen: Estimator,
+    seen: Estimate,
     /// has anybody failed since the estimator started over?
     any: AtomicBool,
 }
@@ -39,7 +39,7 @@ impl FailureGuard {
         Ok(FailureGuard {
             quota: Quota::token_bucket(u64::from(count), period_us, None)?,
             exact: MemoryStore::new(MAX_ADDRESSES),
-            seen: Estimator::new(4, 16_384),
+            seen: Estimate::with_slots(16_384),
             any: AtomicBool::new(false),
         })
     }
@@ -50,7 +50,7 @@ impl FailureGuard {
             return Ok(());
         }
         let key = key(address);
-        if self.seen.get(key) == 0 {
+        if self.seen.of(key) == 0 {
             return Ok(());
         }
         let decision = self.exact.peek(&[self.charge(key)], now_us);
@@ -66,7 +66,7 @@ impl FailureGuard {
     pub fn failed(&self, address: IpAddr, now_us: u64) {
         let key = key(address);
         self.any.store(true, Ordering::Relaxed);
-        self.seen.incr(key, 1);
+        self.seen.count(key, 1);
         self.exact.spend(&[self.charge(key)], now_us);
     }
 
@@ -76,7 +76,7 @@ impl FailureGuard {
         // collisions only ever add up: start over once nobody is counted any more
         if self.any.load(Ordering::Relaxed) && self.exact.is_empty() {
             self.any.store(false, Ordering::Relaxed);
-            self.seen.reset();
+            self.seen.start_over();
         }
     }
 
@@ -86,6 +86,7 @@ impl FailureGuard {
             quota: &self.quota,
             cost: 1,
             enforce: true,
+            terms: Terms::STRICT,
         }
     }
 }
@@ -126,6 +127,6 @@ mod tests {
         for turn in 0..100 {
             guard.sweep(turn, 60_000_005);
         }
-        assert_eq!(guard.seen.get(key(ADDRESS)), 0);
+        assert_eq!(guard.seen.of(key(ADDRESS)), 0);
     }
 }

@@ -3,8 +3,10 @@
 use super::{Failure, load, warn};
 use crate::admin::Access;
 use crate::auth::failures::FailureGuard;
-use crate::config::{Config, Loaded};
-use crate::limit::store::memory::MemoryStore;
+use crate::config::{self, Config, Loaded};
+use crate::limit::limiter::Limiter;
+use crate::limit::shared::{Settings as StoreSettings, Shared};
+use crate::limit::store::redis::link::{self, Deployment};
 use crate::server::{Bound, Settings};
 use crate::snapshot::{Running, assemble};
 use crate::telemetry::Metrics;
@@ -71,12 +73,50 @@ pub(super) fn prepare(loaded: &Loaded) -> Result<(Bound, Arc<Running>), Failure>
             None,
         )])
     })?;
-    let store = MemoryStore::new(config.store.memory_max_keys);
+    let limiter = limiter(config, &metrics)?;
     let bound = Bound::new(settings(config)).map_err(|error| other(&error))?;
     Ok((
         bound,
-        Arc::new(Running::new(snapshot, store, failures, metrics)),
+        Arc::new(Running::new(snapshot, limiter, failures, metrics)),
     ))
+}
+
+/// Where buckets live, as the configuration says.
+pub(super) fn limiter(config: &Config, metrics: &Metrics) -> Result<Limiter, Failure> {
+    let store = &config.store;
+    let Some(redis) = &store.redis else {
+        return Ok(Limiter::embedded(store.memory_max_keys));
+    };
+    let settings = StoreSettings {
+        link: link(redis),
+        prefix: redis.prefix.clone(),
+        timeout: redis.timeout,
+        max_waiting: redis.max_waiting,
+        max_local_keys: store.max_local_keys,
+        expected_gateways: store.expected_gateways,
+    };
+    let shared = Shared::new(settings, metrics.store.clone())
+        .map_err(|error| Failure::Other(error.to_string()))?;
+    Ok(Limiter::shared(shared))
+}
+
+/// Where Redis is.
+pub(super) fn link(redis: &config::Redis) -> link::Settings {
+    link::Settings {
+        deployment: match &redis.mode {
+            config::RedisMode::Single => Deployment::Single,
+            config::RedisMode::Sentinel { master } => Deployment::Sentinel {
+                master: master.clone(),
+            },
+            config::RedisMode::Cluster => Deployment::Cluster,
+        },
+        urls: redis
+            .urls
+            .iter()
+            .map(|url| url.expose().to_owned())
+            .collect(),
+        ca_file: redis.ca_file.clone(),
+    }
 }
 
 fn settings(config: &Config) -> Settings {

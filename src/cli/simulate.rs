@@ -2,7 +2,7 @@
 
 use super::{Failure, load};
 use crate::limit::algorithm::Answer;
-use crate::limit::decision::Charge;
+use crate::limit::decision::{Charge, Terms};
 use crate::limit::store::memory::MemoryStore;
 use crate::policy::Policy;
 use crate::telemetry::Metrics;
@@ -172,6 +172,7 @@ impl Simulation {
             quota,
             cost,
             enforce: true,
+            terms: Terms::STRICT,
         };
         let decision = match step.op {
             Op::Spend => self.store.spend(&[charge], now_us),

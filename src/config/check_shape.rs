@@ -185,7 +185,8 @@ impl Walk<'_> {
                 let Err(better) = (rules.check)(&scalar.text) else {
                     return Some(Value::String(scalar.text.clone()));
                 };
-                let telling = !rules.secret && scalar.template.is_none();
+                // What is said of a secret repeats nothing of it, and so may be said of a variable's value too.
+                let telling = rules.secret || scalar.template.is_none();
                 let hint = better
                     .filter(|_| telling)
                     .unwrap_or_else(|| rules.hint.to_owned());
@@ -403,7 +404,7 @@ policies:
         assert_eq!(
             problems("store: { zzz: 1 }\ntiers: { pro: { limit: 1 } }\n"),
             [
-                "1:10: store.zzz: unknown key `zzz`; hint: valid keys: memory",
+                "1:10: store.zzz: unknown key `zzz`; hint: valid keys: expected_gateways, max_local_keys, memory, redis",
                 "2:17: tiers.pro.limit: unknown key `limit`; hint: nothing is set here: write `{}`",
             ]
         );
@@ -501,6 +502,17 @@ policies:
             "routes:\n  - name: r\n    upstream: ${SECRET}\n    match:\n      path: ${SECRET}\n      path_regex: (${SECRET}",
             "policies:\n  p:\n    routes:\n      - ${SECRET}\n    key:\n      - ${SECRET}\n    algorithm: ${SECRET}",
             "server: { user_agent_header: ${SECRET} }",
+            "store: { redis: { url: 'redis://:s3cret-s3cret-s3cret@host:x' } }",
+            "store: { redis: { url: 'redis://s3cret-s3cret-s3cret@host' } }",
+            "store: { redis: { urls: 'redis://:s3cret-s3cret-s3cret@host' } }",
+            "store: { redis: { urls: ['redis://:s3cret-s3cret-s3cret@host', 'redis://:x@host', 'redis://host#s3cret-s3cret-s3cret'], mode: cluster } }",
+            "store: { redis: 'redis://:s3cret-s3cret-s3cret@host' }",
+            "store: 'redis://:s3cret-s3cret-s3cret@host'",
+            "store: { memory: 'unix:///s?pass=s3cret-s3cret-s3cret' }",
+            "store: { 'redis://:s3cret-s3cret-s3cret@host': 1 }",
+            "upstreams: { u: { peers: [{ address: 'redis://:s3cret-s3cret-s3cret@host' }] } }",
+            "routes: [{ match: { hosts: ['http://u:s3cret-s3cret-s3cret@host'] } }]",
+            "store:\n  redis:\n    url: redis://:${SECRET}@host/x\n    ca_file: ${SECRET}\n    prefix: ${SECRET}{\n    master: ${SECRET}\n",
         ] {
             let problems = problems(text);
             assert!(!problems.is_empty(), "{text}");
@@ -510,7 +522,8 @@ policies:
             );
         }
         let loaded = loaded(
-            "admin: { token: s3cret-s3cret-s3cret }\nclients: { a: { api_keys: [{ plain: s3cret-s3cret-s3cret }] } }",
+            "admin: { token: s3cret-s3cret-s3cret }\nclients: { a: { api_keys: [{ plain: s3cret-s3cret-s3cret }] } }\n\
+             store: { redis: { url: 'redis://:s3cret-s3cret-s3cret@host' } }",
         );
         assert!(!format!("{loaded:?}").contains(SECRET));
         assert_eq!(loaded.warnings.len(), 1);

@@ -2,6 +2,7 @@
 
 mod policy;
 mod route;
+mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -16,6 +17,7 @@ pub use policy::{
     Algorithm, CalendarUnit, Consistency, KeyPart, Mode, OnOutage, Policy, Quota, Window,
 };
 pub use route::{Balance, PathPattern, Peer, Protocol, Route, RouteAuth, Upstream};
+pub use store::{Redis, RedisMode, Store};
 
 /// The whole configuration; references between its parts are known to hold.
 #[derive(Debug, Clone)]
@@ -110,13 +112,6 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
     }
-}
-
-/// Where buckets live.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Store {
-    /// Keys held in process at most; at least 1.
-    pub memory_max_keys: usize,
 }
 
 /// Which families of rate-limit headers are sent.

@@ -3,6 +3,7 @@
 mod address;
 mod path;
 mod quantity;
+mod redis_url;
 mod word;
 
 use std::borrow::Cow;
@@ -14,8 +15,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 pub(super) use address::{HostName, HostPattern, ListenAddress, Network, PeerAddress};
 pub(super) use path::{PathRegex, UrlPath, starts_with_segments};
 pub(super) use quantity::{Size, TimeSpan};
+pub(super) use redis_url::{RedisUrl, Transport};
 pub(super) use word::{
-    ApiKey, ClientId, Descriptor, Digest, HeaderField, HeaderText, MethodName, Name, SecretText,
+    ApiKey, ClientId, Descriptor, Digest, HeaderField, HeaderText, KeyPrefix, MasterName,
+    MethodName, Name, SecretText, ZoneName,
 };
 
 /// A text with rules of its own. The name of the rules goes into the JSON Schema as `format`, which is how the shape
@@ -32,7 +35,8 @@ pub(super) trait Notation: Sized {
     /// Whether messages must not repeat the text.
     const SECRET: bool = false;
 
-    /// The value, or what to write instead of this very text (`None`: nothing better than `HINT`).
+    /// The value, or what to write instead of this very text (`None`: nothing better than `HINT`). What it says of a
+    /// secret is told as it stands, so it must not repeat any of it.
     fn parse(text: &str) -> Result<Self, Option<String>>;
 }
 
@@ -125,7 +129,7 @@ const fn rules<T: Notation>() -> Rules {
     }
 }
 
-const ALL: [Rules; 19] = [
+const ALL: [Rules; 22] = [
     rules::<ApiKey>(),
     rules::<ClientId>(),
     rules::<Descriptor>(),
@@ -134,20 +138,21 @@ const ALL: [Rules; 19] = [
     rules::<HeaderText>(),
     rules::<HostName>(),
     rules::<HostPattern>(),
+    rules::<KeyPrefix>(),
     rules::<ListenAddress>(),
+    rules::<MasterName>(),
     rules::<MethodName>(),
     rules::<Name>(),
     rules::<Network>(),
     rules::<PathRegex>(),
     rules::<PeerAddress>(),
+    rules::<RedisUrl>(),
     rules::<SecretText>(),
     rules::<Size>(),
     rules::<TimeSpan>(),
     rules::<UrlPath>(),
-    rules::<word::ZoneName>(),
+    rules::<ZoneName>(),
 ];
-
-pub(super) use word::ZoneName;
 
 /// The rules of a `format`.
 pub(super) fn by_format(format: &str) -> Option<Rules> {

@@ -1,5 +1,7 @@
 //! The path to a node of the configuration, for machines (steps) and for people (text).
 
+use super::problem::without_login;
+
 /// One step from a node of the tree to a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step<'a> {
@@ -79,7 +81,7 @@ pub(super) fn path_text(path: &[Step<'_>]) -> String {
                 if !key.is_empty() && key.chars().all(simple) {
                     text.push_str(key);
                 } else {
-                    text.push_str(&format!("{key:?}"));
+                    text.push_str(&format!("{:?}", without_login(key)));
                 }
             }
         }

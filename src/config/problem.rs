@@ -1,5 +1,6 @@
 //! What is wrong with a configuration: where, why, and what to write instead.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use super::place::Place;
@@ -127,9 +128,11 @@ impl Report {
     }
 }
 
-/// A text from the file as a message quotes it: in backticks, control characters escaped, long ones cut.
+/// A text from the file as a message quotes it: in backticks, control characters escaped, long ones cut, and without
+/// the password of a URL that stands in the wrong place.
 pub(super) fn quoted(text: &str) -> String {
     const SHOWN_CHARS: usize = 80;
+    let text = &without_login(text);
     let cut = if text.chars().nth(SHOWN_CHARS).is_some() {
         "..."
     } else {
@@ -147,6 +150,22 @@ pub(super) fn quoted(text: &str) -> String {
         })
         .collect();
     format!("`{shown}{cut}`")
+}
+
+/// A URL without what stands in front of its last `@` and behind its `?`; any other text as it is.
+pub(super) fn without_login(text: &str) -> Cow<'_, str> {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Cow::Borrowed(text);
+    };
+    let (login, rest) = match rest.rsplit_once('@') {
+        Some((_, rest)) => ("***@", rest),
+        None => ("", rest),
+    };
+    let (rest, query) = match rest.split_once('?') {
+        Some((rest, _)) => (rest, "?***"),
+        None => (rest, ""),
+    };
+    Cow::Owned(format!("{scheme}://{login}{rest}{query}"))
 }
 
 /// Several names as a message lists them; cut when they are many.
@@ -270,5 +289,17 @@ mod tests {
     fn quoted_texts_are_cut_and_cannot_control_a_terminal() {
         assert_eq!(quoted("a\u{1b}[31m"), "`a\\u{1b}[31m`");
         assert!(quoted(&"x".repeat(500)).len() < 100);
+    }
+
+    #[test]
+    fn quoted_urls_lose_their_passwords() {
+        for (text, shown) in [
+            ("redis://host:1/0", "`redis://host:1/0`"),
+            ("redis://:p@ss/w?#rd@host", "`redis://***@host`"),
+            ("unix:///s?user=u&pass=p", "`unix:///s?***`"),
+            ("a@b?c", "`a@b?c`"),
+        ] {
+            assert_eq!(quoted(text), shown);
+        }
     }
 }

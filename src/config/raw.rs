@@ -5,6 +5,7 @@
 
 mod policy;
 mod route;
+mod store;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,6 +22,7 @@ use super::notation::{
 };
 pub(super) use policy::{DEFAULT_MAX_DELAY, DEFAULT_TIME_ZONE, Policy, Quota};
 pub(super) use route::{DEFAULT_PATH, Match, Peer, Route, Upstream};
+pub(super) use store::{Mode as RedisMode, Redis, Store};
 
 /// The configuration of Tidegate.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -162,31 +164,6 @@ impl Default for Admin {
             address: address("127.0.0.1:9180", Ipv4Addr::LOCALHOST, 9180),
             token: None,
             hosts: Vec::new(),
-        }
-    }
-}
-
-/// Where buckets live.
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct Store {
-    /// Buckets in this process.
-    pub(super) memory: Memory,
-}
-
-/// Buckets in this process.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct Memory {
-    /// Keys held at most; when full, the key nearest to empty goes.
-    #[schemars(range(min = 1, max = 1_000_000_000))]
-    pub(super) max_keys: usize,
-}
-
-impl Default for Memory {
-    fn default() -> Self {
-        Memory {
-            max_keys: 1_000_000,
         }
     }
 }

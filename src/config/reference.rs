@@ -190,7 +190,11 @@ fn the_reference_and_the_examples_load_without_error_or_warning() {
 
 #[test]
 fn the_reference_honours_the_known_variables() {
-    let env = Environment::from_pairs([("DEFAULT_LIMIT", "7"), ("DEFAULT_WINDOW", "2000")]);
+    let env = Environment::from_pairs([
+        ("DEFAULT_LIMIT", "7"),
+        ("DEFAULT_WINDOW", "2000"),
+        ("REDIS_URL", "redis://:p@redis:6379/1"),
+    ]);
     let loaded = parse(REFERENCE, "f", &env).unwrap();
     let quota = &loaded.config.policies["per-client"].quota;
     assert_eq!(quota.count, 7);
@@ -198,6 +202,8 @@ fn the_reference_honours_the_known_variables() {
         quota.window,
         super::Window::Period(std::time::Duration::from_secs(2))
     );
+    let redis = loaded.config.store.redis.unwrap();
+    assert_eq!(redis.urls[0].expose(), "redis://:p@redis:6379/1");
 }
 
 /// Deterministic, so that a failure repeats: every run mutates the same bytes.

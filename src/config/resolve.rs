@@ -4,15 +4,14 @@ mod clients;
 mod policies;
 mod quota;
 mod routes;
+mod store;
 mod upstreams;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use super::locator::Locator;
-use super::model::{
-    Admin, Auth, Config, FailureGuard, Listener, ResponseHeaders, Secret, Server, Store,
-};
+use super::model::{Admin, Auth, Config, FailureGuard, Listener, ResponseHeaders, Secret, Server};
 use super::notation::{TimeSpan, Written};
 use super::place::Place;
 use super::problem::{Report, Severity};
@@ -36,9 +35,7 @@ pub(super) fn resolve(raw: raw::Config, locator: &Locator, report: &mut Report) 
         admin: raw
             .admin
             .map(|raw| admin(raw, &root.then("admin"), &mut review)),
-        store: Store {
-            memory_max_keys: raw.store.memory.max_keys,
-        },
+        store: store::resolve(raw.store, &root.then("store"), &mut review),
         trusted_proxies: raw
             .trusted_proxies
             .into_iter()
@@ -131,6 +128,22 @@ impl<'a> Review<'a> {
         if span.is_zero() {
             let message = format!("{} is not allowed", self.shown(place));
             self.error(place, message, "write a duration of at least `1ms`");
+        }
+        span
+    }
+
+    /// A duration between two others, both included.
+    fn between(
+        &mut self,
+        span: &Written<TimeSpan>,
+        [least, most]: [Duration; 2],
+        place: &Place<'_>,
+    ) -> Duration {
+        let span = span.value.0;
+        if !(least..=most).contains(&span) {
+            let message = format!("{} is not allowed", self.shown(place));
+            let hint = format!("write a duration from `{least:?}` to `{most:?}`");
+            self.error(place, message, hint);
         }
         span
     }

@@ -29,10 +29,14 @@ pub struct Context {
     pub(super) route: Option<usize>,
     pub(super) client: Option<Arc<Client>>,
     pub(super) spent: Spent,
-    /// when `spent` was decided, microseconds since the Unix epoch
+    /// when the request came to be decided, on our clock, microseconds since the Unix epoch
     pub(super) decided_us: u64,
+    /// did it wait for the shared store?
+    pub(super) waited: bool,
     /// the normalised path, where it is not the one that came
     pub(super) path: Option<String>,
+    /// the body as announced
+    pub(super) declared_bytes: u64,
     pub(super) body_bytes: u64,
     /// the status a refusal means, which gRPC hides behind a 200
     pub(super) refused_with: Option<u16>,
@@ -65,6 +69,8 @@ impl Context {
             client: None,
             spent: Spent::default(),
             decided_us: 0,
+            waited: false,
+            declared_bytes: 0,
             path: None,
             body_bytes: 0,
             refused_with: None,
@@ -136,7 +142,7 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         for (key, cost) in &self.keys {
-            self.running.store.release(key, *cost);
+            self.running.limiter.release(key, *cost);
         }
     }
 }

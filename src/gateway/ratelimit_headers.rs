@@ -29,6 +29,10 @@ pub(super) fn add(
 ) -> Result<()> {
     let (snapshot, spent) = (&ctx.snapshot, &ctx.spent);
     let told = spent.applied.iter().filter_map(|applied| {
+        // where nobody counts, there is nothing to tell
+        if !applied.decision.counted {
+            return None;
+        }
         let policy = snapshot
             .policies
             .get(applied.policy)
@@ -50,6 +54,7 @@ pub(super) fn add(
         let reading = speaker.applied.decision.reading;
         // counted from the decision: a later clock would say a second too much
         let reset_us = ctx
+            .spent
             .decided_us
             .saturating_add(speaker.wait_us(reading.reset_after_us));
         response.insert_header("X-RateLimit-Limit", speaker.quota.limit_header.clone())?;
@@ -71,7 +76,8 @@ pub(super) fn add(
         }
         let usual = ctx.route().filter(|route| {
             let all = spent.applied.len() == route.policies.len();
-            all && spent.applied.iter().all(|applied| applied.quota == 0)
+            let own = |applied: &Applied| applied.quota == 0 && applied.decision.counted;
+            all && spent.applied.iter().all(own)
         });
         match usual.and_then(|route| route.announced.clone()) {
             Some(announced) => response.insert_header("RateLimit-Policy", announced)?,

@@ -56,13 +56,14 @@ fn row(rejection: &Rejection, ctx: &Context) -> Row {
         UpstreamFailed           => row(502, grpc::UNAVAILABLE, "The upstream could not be reached."),
         QueueFull | QueueTimedOut
                                  => row(503, grpc::UNAVAILABLE, "The upstream is at capacity. Please retry later."),
+        StoreUnavailable         => row(503, grpc::UNAVAILABLE, "Requests cannot be counted now. Please retry later."),
         Draining                 => row(503, grpc::UNAVAILABLE, "This gateway is stopping. Please retry."),
         UpstreamTimedOut         => row(504, grpc::DEADLINE_EXCEEDED, "The upstream did not answer in time."),
     };
     let retry_after_us = match rejection {
         TooManyFailures { retry_after_us } => Some(*retry_after_us),
         OverLimit { retry_after_us, soon, .. } => retry_after_us.or(soon.then_some(SECOND_US)),
-        QueueFull | QueueTimedOut | Draining => Some(SECOND_US),
+        QueueFull | QueueTimedOut | StoreUnavailable | Draining => Some(SECOND_US),
         _ => None,
     };
     Row { retry_after_us, ..table }

@@ -2,7 +2,7 @@
 
 use super::algorithm::Answer;
 use super::calendar::{Calendar, Unit};
-use super::decision::Charge;
+use super::decision::{Charge, Terms};
 use super::descriptor::{BucketKey, KeyWriter};
 use super::quota::Quota;
 use super::store::memory::MemoryStore;
@@ -40,6 +40,7 @@ fn spend(store: &MemoryStore, quota: &Quota, now_us: u64, cost: u64) -> Answer {
         quota,
         cost,
         enforce: true,
+        terms: Terms::STRICT,
     };
     store.spend(&[charge], now_us).buckets[0].answer
 }
@@ -58,6 +59,7 @@ fn run(quota: &Quota, traffic: &Traffic) -> Result<Admitted, TestCaseError> {
                 quota,
                 cost,
                 enforce: true,
+                terms: Terms::STRICT,
             }],
             now_us,
         );
@@ -83,6 +85,7 @@ fn run(quota: &Quota, traffic: &Traffic) -> Result<Admitted, TestCaseError> {
                         quota,
                         cost,
                         enforce: true,
+                        terms: Terms::STRICT,
                     };
                     store.peek(&[charge], us).allowed
                 };
@@ -211,7 +214,7 @@ proptest! {
             let store = MemoryStore::new(1_000);
             prop_assert!(spend(&store, &make(before), START_US, used).admits());
             let edited = make(after);
-            let charge = Charge { key: key(), quota: &edited, cost: 1, enforce: true };
+            let charge = Charge { key: key(), quota: &edited, cost: 1, enforce: true, terms: Terms::STRICT };
             let reading = store.peek(&[charge], START_US).buckets[0].reading;
             prop_assert_eq!(reading.remaining, after.saturating_sub(used));
         }
@@ -232,7 +235,7 @@ proptest! {
             let taken = (0..cost).filter(|_| spend(&one_by_one, &quota, START_US, 1).admits()).count();
             if taken as u64 == cost {
                 prop_assert!(spend(&at_once, &quota, START_US, cost).admits());
-                let charge = Charge { key: key(), quota: &quota, cost: 1, enforce: true };
+                let charge = Charge { key: key(), quota: &quota, cost: 1, enforce: true, terms: Terms::STRICT };
                 let later = START_US + later_us;
                 prop_assert_eq!(one_by_one.peek(&[charge], later), at_once.peek(&[charge], later));
             }

@@ -25,6 +25,8 @@ pub struct Calendar {
     zone: TimeZone,
     /// the window found last: boundaries move once a day at most, finding them costs microseconds
     last: Arc<ArcSwap<Span>>,
+    /// the boundaries found last
+    boundaries: Arc<ArcSwap<[u64; 4]>>,
 }
 
 /// A time zone that is not in the database.
@@ -48,6 +50,7 @@ impl Calendar {
             unit,
             zone,
             last: Arc::new(ArcSwap::from_pointee(nothing)),
+            boundaries: Arc::new(ArcSwap::from_pointee([0; 4])),
         })
     }
 
@@ -71,6 +74,29 @@ impl Calendar {
             .unwrap_or_else(|| far_away(instant_us));
         self.last.store(Arc::new(span));
         span
+    }
+
+    /// The starts of the window before the one around an instant, of that one and of the next, and
+    /// the end of the next: what a script needs to find the window by its own clock.
+    pub(crate) fn boundaries(&self, instant_us: u64) -> [u64; 4] {
+        let known = **self.boundaries.load();
+        let [_, start_us, end_us, _] = known;
+        if start_us <= instant_us && instant_us < end_us {
+            return known;
+        }
+        let Span { start_us, end_us } = self.around(instant_us);
+        let before = self.find(start_us.saturating_sub(1));
+        let after = self.find(end_us);
+        let found = [
+            before
+                .unwrap_or_else(|| far_away(start_us.saturating_sub(1)))
+                .start_us,
+            start_us,
+            end_us,
+            after.unwrap_or_else(|| far_away(end_us)).end_us,
+        ];
+        self.boundaries.store(Arc::new(found));
+        found
     }
 
     fn find(&self, instant_us: u64) -> Option<Span> {

@@ -17,6 +17,53 @@ pub struct Charge<'a> {
     /// false: shadow. It never refuses, and is charged only where the request is admitted and
     /// the bucket has room
     pub enforce: bool,
+    /// how a shared store may count it
+    pub terms: Terms,
+}
+
+/// How a shared store may count a charge, and what holds while it does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// tells quotas apart that the same bucket has had: a hash of the numbers
+    pub fingerprint: u64,
+    /// longest life of units taken in advance, microseconds; 0: every request is counted in the
+    /// store
+    pub lease_ttl_us: u64,
+    /// while the store does not answer
+    pub on_outage: OutageMode,
+}
+
+impl Terms {
+    /// Strictly counted; decided in process during an outage.
+    pub const STRICT: Terms = Terms {
+        fingerprint: 0,
+        lease_ttl_us: 0,
+        on_outage: OutageMode::Local,
+    };
+}
+
+/// What a policy does while the shared store does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutageMode {
+    /// counts in process, by this gateway's share of the quota
+    Local,
+    /// lets requests through
+    Allow,
+    /// refuses them
+    Deny,
+}
+
+/// Who decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// the store of this process
+    Memory,
+    /// the shared store
+    Redis,
+    /// this gateway alone, because the shared store did not answer
+    Outage,
+    /// nobody: a policy refuses while the shared store does not answer
+    Denied,
 }
 
 /// What one bucket says, after the units were taken if they were.
@@ -26,6 +73,8 @@ pub struct BucketDecision {
     pub answer: Answer,
     /// what is left
     pub reading: Reading,
+    /// false: nobody has counted, so nothing is known of what is left
+    pub counted: bool,
 }
 
 /// The whole decision; `buckets` in the order of the charges.
@@ -35,17 +84,13 @@ pub struct Decision {
     pub allowed: bool,
     /// per charge
     pub buckets: SmallVec<[BucketDecision; 2]>,
+    /// when, on the store's clock, microseconds since the Unix epoch
+    pub now_us: u64,
+    /// who decided
+    pub source: Source,
 }
 
 impl Decision {
-    /// Nothing applies.
-    pub fn free() -> Self {
-        Decision {
-            allowed: true,
-            buckets: SmallVec::new(),
-        }
-    }
-
     /// The longest delay any bucket asks for, microseconds.
     pub fn delay_us(&self) -> u64 {
         let delays = self.buckets.iter().map(|bucket| match bucket.answer {

@@ -16,6 +16,17 @@ pub struct BucketKey {
 }
 
 impl BucketKey {
+    /// A key as it was written; `None` where it cannot be one.
+    pub fn read(written: &[u8]) -> Option<Self> {
+        let mut bytes = [0; MAX_KEY];
+        bytes.get_mut(..written.len())?.copy_from_slice(written);
+        let visible = written.iter().all(u8::is_ascii_graphic);
+        (visible && !written.is_empty()).then_some(BucketKey {
+            length: written.len() as u8,
+            bytes,
+        })
+    }
+
     /// The key as bytes, all of them visible ASCII.
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes

@@ -24,8 +24,18 @@ pub struct Rate {
 impl Rate {
     /// `count` units every `period_us` microseconds; both at least 1, count at most [`MAX_UNITS`].
     pub fn new(count: u64, period_us: u64) -> Self {
-        let mut numerator = count.clamp(1, MAX_UNITS) * MICRO;
-        let mut denominator = period_us.max(1);
+        Rate::of(count.clamp(1, MAX_UNITS) * MICRO, period_us.max(1))
+    }
+
+    /// One of `parts` equal parts of it.
+    pub fn divided(self, parts: u64) -> Self {
+        Rate::of(
+            self.numerator,
+            self.denominator.saturating_mul(parts.max(1)).min(EXACT),
+        )
+    }
+
+    fn of(mut numerator: u64, mut denominator: u64) -> Self {
         let divisor = greatest_common_divisor(numerator, denominator);
         numerator /= divisor;
         denominator /= divisor;
@@ -37,6 +47,11 @@ impl Rate {
             numerator,
             denominator,
         }
+    }
+
+    /// Numerator and denominator, for the scripts.
+    pub(crate) fn fraction(self) -> (u64, u64) {
+        (self.numerator, self.denominator)
     }
 
     /// Micro-units that leak in `elapsed_us`, rounded down. Multiplied in two parts, as a script

@@ -1,3 +1,4 @@
-//! Where buckets live: in this process.
+//! Where buckets live: in this process, or in Redis.
 
 pub mod memory;
+pub mod redis;

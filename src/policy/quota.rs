@@ -1,14 +1,19 @@
 //! From a quota as written to one that counts, with the header text that announces it.
 
-use crate::config::{self, Algorithm, CalendarUnit, Window};
+use crate::config::{self, Algorithm, CalendarUnit, Consistency, OnOutage, Window};
 use crate::limit::calendar::{Calendar, Unit};
+use crate::limit::decision::{OutageMode, Terms};
 use crate::limit::quota::{BadQuota, Quota};
 use http::HeaderValue;
+use siphasher::sip::SipHasher13;
+use std::hash::Hasher;
 
 /// A quota and how it is announced to clients.
 pub struct PolicyQuota {
     /// the numbers
     pub quota: Quota,
+    /// how a shared store may count it
+    pub terms: Terms,
     /// `X-RateLimit-Limit`: the burst of a token bucket, otherwise the count
     pub limit: u64,
     /// the same, ready to be sent
@@ -37,11 +42,12 @@ pub(super) fn letter(algorithm: Algorithm) -> u8 {
 
 impl PolicyQuota {
     pub(super) fn compile(
-        policy: &str,
-        algorithm: Algorithm,
+        policy: &config::Policy,
         written: &config::Quota,
     ) -> Result<PolicyQuota, Impossible> {
-        let (quota, window_seconds) = compile(algorithm, written)?;
+        let (quota, window_seconds) = compile(policy.algorithm, written)?;
+        let terms = terms(policy, written, &quota);
+        let policy = &policy.name;
         let limit = quota.capacity();
         let announced = match window_seconds {
             Some(seconds) => format!("\"{policy}\";q={limit};w={seconds}"),
@@ -49,10 +55,38 @@ impl PolicyQuota {
         };
         Ok(PolicyQuota {
             quota,
+            terms,
             limit,
             limit_header: HeaderValue::from(limit),
             announced,
         })
+    }
+}
+
+/// Units of a sliding window are leased for a hundredth of its period at most: they enter its log
+/// dated at the end of the lease.
+const LEASES_IN_A_WINDOW: u64 = 100;
+
+fn terms(policy: &config::Policy, written: &config::Quota, quota: &Quota) -> Terms {
+    let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    let longest = match (quota, &written.window) {
+        (Quota::LeakyBucket(_) | Quota::Concurrency(_), _) => 0,
+        (Quota::SlidingWindow(_), Window::Period(period)) => micros(*period) / LEASES_IN_A_WINDOW,
+        _ => u64::MAX,
+    };
+    let mut hasher = SipHasher13::new();
+    hasher.write(format!("{:?} {written:?}", policy.algorithm).as_bytes());
+    Terms {
+        fingerprint: hasher.finish(),
+        lease_ttl_us: match policy.consistency {
+            Consistency::Leased => micros(policy.lease_ttl).min(longest),
+            Consistency::Strict => 0,
+        },
+        on_outage: match policy.on_outage {
+            OnOutage::Local => OutageMode::Local,
+            OnOutage::Allow => OutageMode::Allow,
+            OnOutage::Deny => OutageMode::Deny,
+        },
     }
 }
 
@@ -137,7 +171,24 @@ mod tests {
             burst,
             max_delay: None,
         };
-        PolicyQuota::compile("p", algorithm, &written)
+        let policy = config::Policy {
+            name: "p".into(),
+            routes: None,
+            key: vec![config::KeyPart::Global],
+            algorithm,
+            quota: written.clone(),
+            tiers: Default::default(),
+            overrides: Default::default(),
+            cost: 1,
+            consistency: Consistency::Strict,
+            lease_ttl: Duration::from_millis(100),
+            on_outage: OnOutage::Local,
+            mode: config::Mode::Enforce,
+            methods: None,
+            ipv6_prefix: 64,
+            status: 429,
+        };
+        PolicyQuota::compile(&policy, &written)
             .map(|quota| quota.announced)
             .unwrap_or_default()
     }

@@ -12,6 +12,9 @@ const TICK: Duration = Duration::from_secs(1);
 /// Ticks in which the store is swept once.
 const SWEEP_TICKS: usize = 16;
 
+/// Shards of the largest store.
+const SHARDS: usize = 256;
+
 /// Ticks between look-ups of peers given by name.
 const RESOLVE_TICKS: usize = 10;
 
@@ -63,13 +66,13 @@ async fn tick(running: &Running) {
         ticks.tick().await;
         running.clock.follow_wall();
         let now_us = running.clock.now_us();
-        for _ in 0..running.store.shards().div_ceil(SWEEP_TICKS) {
-            running.store.sweep(turn, now_us);
+        for _ in 0..running.limiter.memory().shards().max(SHARDS).div_ceil(SWEEP_TICKS) {
+            running.limiter.sweep(turn, now_us);
             running.failures.sweep(turn, now_us);
             turn = turn.wrapping_add(1);
         }
-        running.metrics.buckets.set(running.store.len() as u64);
-        running.metrics.evicted.set(running.store.evicted());
+        running.metrics.buckets.set(running.limiter.memory().len() as u64);
+        running.metrics.evicted.set(running.limiter.memory().evicted());
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Running, Snapshot};
 use crate::config::HealthDetail;
+use crate::limit::shared::Condition;
 use serde_json::{Map, Value, json};
 
 /// What a health check answers.
@@ -17,12 +18,19 @@ impl Running {
     pub fn health(&self, detail: HealthDetail) -> Health {
         let draining = self.is_draining();
         let mut document = Map::new();
-        document.insert(
-            "status".into(),
-            json!(if draining { "draining" } else { "ok" }),
+        let condition = self.limiter.condition();
+        let out = matches!(
+            condition,
+            Some(Condition::Failing | Condition::Disconnected)
         );
+        let status = match (draining, out) {
+            (true, _) => "draining",
+            (false, true) => "degraded",
+            (false, false) => "ok",
+        };
+        document.insert("status".into(), json!(status));
         if detail == HealthDetail::Full {
-            document.insert("redis".into(), json!("disabled"));
+            document.insert("redis".into(), json!(redis(condition)));
             document.insert("postgres".into(), json!("disabled"));
             document.insert(
                 "upstreams".into(),
@@ -33,6 +41,15 @@ impl Running {
             status: if draining { 503 } else { 200 },
             body: Value::Object(document).to_string(),
         }
+    }
+}
+
+fn redis(condition: Option<Condition>) -> &'static str {
+    match condition {
+        None => "disabled",
+        Some(Condition::Connected) => "connected",
+        Some(Condition::Failing) => "failing",
+        Some(Condition::Disconnected) => "disconnected",
     }
 }
 

@@ -29,6 +29,7 @@ mod paths;
 mod policies;
 mod queue;
 mod ratelimit_headers;
+mod redis;
 mod routing;
 mod scratch;
 mod simulate;

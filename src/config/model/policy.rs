@@ -26,9 +26,10 @@ pub struct Policy {
     pub overrides: BTreeMap<String, Quota>,
     /// Units one request takes.
     pub cost: u32,
-    /// Whether every request is counted at once.
+    /// Whether every request is counted at once; never leased for `leaky_bucket` and `concurrency`.
     pub consistency: Consistency,
-    /// How long leased units live at most.
+    /// How long leased units live at most, 10 ms to 10 s. For `sliding_window` a hundredth of the period is the most,
+    /// whatever is written here.
     pub lease_ttl: Duration,
     /// What it does while the store does not answer.
     pub on_outage: OnOutage,

@@ -56,7 +56,8 @@ impl Notation for PeerAddress {
 
     fn parse(text: &str) -> Result<Self, Option<String>> {
         if let Some((_, rest)) = text.split_once("://") {
-            let authority = rest.split('/').next().unwrap_or_default();
+            let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
+            let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
             return Err(Some(format!(
                 "leave out the scheme and the path: `{authority}`"
             )));
@@ -167,6 +168,7 @@ fn host_hint(text: &str) -> Option<String> {
         return Some("write an international name in its `xn--` form".to_owned());
     }
     if let Some((_, rest)) = text.split_once("://") {
+        let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
         return Some(format!(
             "leave out the scheme: `{}`",
             rest.split(['/', ':']).next().unwrap_or_default()
@@ -182,7 +184,7 @@ fn host_hint(text: &str) -> Option<String> {
 }
 
 /// An IPv4 address or a name of letters, digits, `-` and `_` (containers have names with `_`).
-fn is_host(text: &str) -> bool {
+pub(super) fn is_host(text: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
             && label
@@ -233,6 +235,10 @@ mod tests {
         for (text, hint) in [
             (
                 "http://orders:80/x",
+                "leave out the scheme and the path: `orders:80`",
+            ),
+            (
+                "redis://:p/w@orders:80?x",
                 "leave out the scheme and the path: `orders:80`",
             ),
             ("orders", "a port is missing: `orders:80`"),

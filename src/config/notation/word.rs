@@ -151,6 +151,47 @@ impl Notation for Descriptor {
     }
 }
 
+/// What every key in Redis starts with. Braces would move its hash tags.
+#[derive(Clone, PartialEq, Eq)]
+pub(in crate::config) struct KeyPrefix(pub(in crate::config) String);
+
+impl Notation for KeyPrefix {
+    const FORMAT: &'static str = "tidegate-key-prefix";
+    const WHAT: &'static str = "a prefix of keys";
+    const HINT: &'static str =
+        "write at most 32 visible ASCII characters without `{`, `}` and spaces, such as `tg:`";
+    const PATTERN: Option<&'static str> = Some("^[!-z|~]{0,32}$");
+
+    fn parse(text: &str) -> Result<Self, Option<String>> {
+        let fits = |b: u8| b.is_ascii_graphic() && b != b'{' && b != b'}';
+        if text.len() <= 32 && text.bytes().all(fits) {
+            Ok(KeyPrefix(text.to_owned()))
+        } else {
+            Err(None)
+        }
+    }
+}
+
+/// The name under which sentinels watch a master.
+#[derive(Clone, PartialEq, Eq)]
+pub(in crate::config) struct MasterName(pub(in crate::config) String);
+
+impl Notation for MasterName {
+    const FORMAT: &'static str = "tidegate-master-name";
+    const WHAT: &'static str = "the name of a master";
+    const HINT: &'static str =
+        "write the name in the sentinels' `sentinel monitor`, such as `mymaster`";
+
+    fn parse(text: &str) -> Result<Self, Option<String>> {
+        let fits = (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+        if fits {
+            Ok(MasterName(text.to_owned()))
+        } else {
+            Err(None)
+        }
+    }
+}
+
 /// The name of a time zone; whether it exists is for the one who compiles the policy to say.
 #[derive(Clone, PartialEq, Eq)]
 pub(in crate::config) struct ZoneName(pub(in crate::config) String);
@@ -305,6 +346,31 @@ mod tests {
         ] {
             assert!(Digest::parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn prefixes_of_keys_follow_their_pattern() {
+        let pattern = regex_automata::meta::Regex::new(KeyPrefix::PATTERN.unwrap()).unwrap();
+        let long = "a".repeat(32);
+        for text in [
+            "",
+            "tg:",
+            "a*?[]^|~",
+            &long,
+            &long.repeat(2),
+            "a b",
+            "{a}",
+            "a}",
+            "é",
+            "\t",
+        ] {
+            assert_eq!(
+                KeyPrefix::parse(text).is_ok(),
+                pattern.is_match(text),
+                "{text}"
+            );
+        }
+        assert!(KeyPrefix::parse("").is_ok() && KeyPrefix::parse("{").is_err());
     }
 
     #[test]

@@ -33,11 +33,13 @@ pub(in crate::config) struct Policy {
     /// Units one request takes; 0 is always allowed.
     #[schemars(range(max = 1_000_000_000))]
     pub(in crate::config) cost: u32,
-    /// Whether every request is counted in the store, or units of hot keys are taken in advance.
+    /// Whether every request is counted in Redis, or units of hot keys are taken in advance (never for leaky_bucket
+    /// and concurrency); without Redis every request is counted.
     pub(in crate::config) consistency: Consistency,
-    /// How long units taken in advance live at most.
+    /// How long units taken in advance live at most, 10ms to 10s; for sliding_window a hundredth of the period where
+    /// that is less.
     pub(in crate::config) lease_ttl: Written<TimeSpan>,
-    /// What happens while the store does not answer.
+    /// What happens while Redis does not answer; without Redis, nothing.
     pub(in crate::config) on_outage: OnOutage,
     /// Whether it is in force.
     pub(in crate::config) mode: Mode,

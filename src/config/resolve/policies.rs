@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use super::quota::{Frame, resolve as quota};
 use super::{Names, Review, by_name, instead_of, not_empty};
-use crate::config::model::{Algorithm, KeyPart, Policy, Quota};
-use crate::config::notation::{MethodName, TimeSpan, Written};
+use crate::config::model::{Algorithm, Consistency, KeyPart, Policy, Quota};
+use crate::config::notation::{MethodName, Written};
 use crate::config::place::Place;
 use crate::config::problem::quoted;
 use crate::config::raw;
 
 /// The most descriptors a key may have; each lengthens every bucket key.
 const MOST_DESCRIPTORS: usize = 16;
-/// The longest a leased unit may live.
-const LONGEST_LEASE: Duration = Duration::from_secs(10);
+/// How long leased units may live: shorter saves no call, longer would miss what is lost for too long.
+const LEASES: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(10)];
 
 pub(super) fn resolve(
     raw: BTreeMap<String, raw::Policy>,
@@ -37,6 +37,7 @@ fn policy(
 ) -> Option<Policy> {
     routes(raw.routes.as_ref(), &place.then("routes"), names, review);
     not_empty(raw.methods.as_ref(), &place.then("methods"), review);
+    can_be_leased(&raw, &place.then("consistency"), review);
     let key = raw.key.map(|raw| {
         raw.into_iter()
             .flatten()
@@ -63,7 +64,7 @@ fn policy(
         "clients",
         review,
     );
-    let lease_ttl = lease_ttl(&raw.lease_ttl, &place.then("lease_ttl"), review);
+    let lease_ttl = review.between(&raw.lease_ttl, LEASES, &place.then("lease_ttl"));
     let frame = Frame {
         algorithm: raw.algorithm,
         cost: raw.cost,
@@ -193,20 +194,18 @@ fn quota_follows_key(key: &[KeyPart], place: &Place<'_>, review: &mut Review<'_>
     }
 }
 
-fn lease_ttl(raw: &Written<TimeSpan>, place: &Place<'_>, review: &mut Review<'_>) -> Duration {
-    let span = review.positive(raw, place);
-    if span > LONGEST_LEASE {
-        let message = format!(
-            "{} is too long: what is leased and lost would be missing that long",
-            review.shown(place)
-        );
-        review.error(
-            place,
-            message,
-            "write at most `10s`; `100ms` is the default",
-        );
-    }
-    span
+fn can_be_leased(raw: &raw::Policy, place: &Place<'_>, review: &mut Review<'_>) {
+    let leased = raw.consistency == Consistency::Leased;
+    let Some(algorithm) = raw.algorithm.filter(|_| leased) else {
+        return;
+    };
+    let reason = match algorithm {
+        Algorithm::LeakyBucket => "every request's delay follows from the one before it",
+        Algorithm::Concurrency => "what is in flight is not spent and cannot be taken in advance",
+        _ => return,
+    };
+    let message = format!("{algorithm} is never leased: {reason}");
+    review.error(place, message, "write `strict`, or leave it out");
 }
 
 fn quotas(
@@ -327,11 +326,46 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_is_short() {
-        assert!(
-            errors(&with_policy(&format!("key: [ip]\n{BASE}lease_ttl: 1m")))[0]
-                .contains("policies.p.lease_ttl")
-        );
+    fn a_lease_is_short_but_not_too_short() {
+        let with = |ttl: &str| {
+            problems(&with_policy(&format!(
+                "key: [ip]\n{BASE}consistency: leased\nlease_ttl: {ttl}"
+            )))
+        };
+        assert!(with("10ms").is_empty() && with("10s").is_empty());
+        for ttl in ["9ms", "10001ms", "0s"] {
+            let problem = format!(
+                "11:16: policies.p.lease_ttl: `{ttl}` is not allowed; \
+                 hint: write a duration from `10ms` to `10s`"
+            );
+            assert_eq!(with(ttl), [problem]);
+        }
+    }
+
+    #[test]
+    fn what_is_never_leased_says_why() {
+        for (lines, reason) in [
+            (
+                "algorithm: leaky_bucket\nquota: { count: 5, period: 1s }",
+                "leaky_bucket is never leased: every request's delay",
+            ),
+            (
+                "algorithm: concurrency\nquota: { count: 5 }",
+                "concurrency is never leased: what is in flight",
+            ),
+        ] {
+            let with = |consistency: &str| {
+                errors(&with_policy(&format!(
+                    "key: [ip]\n{lines}\nconsistency: {consistency}"
+                )))
+            };
+            let found = with("leased");
+            assert!(
+                found[0].starts_with("10:18 policies.p.consistency: ") && found[0].contains(reason),
+                "{found:?}"
+            );
+            assert!(with("strict").is_empty());
+        }
     }
 
     #[test]

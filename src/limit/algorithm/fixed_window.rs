@@ -72,6 +72,11 @@ impl FixedWindow {
         )
     }
 
+    /// Units used in the window of now.
+    pub(crate) fn used(&self, state: Counted, now_us: u64) -> u64 {
+        self.view(state, now_us).0
+    }
+
     /// Is there room for `cost` units?
     pub fn answer(&self, state: Counted, now_us: u64, cost: u64) -> Answer {
         let (used, span) = self.view(state, now_us);

@@ -28,6 +28,15 @@ struct Taken {
 }
 
 impl Log {
+    /// A log of units that were all taken at one instant; without units, an empty one.
+    pub(crate) fn of(units: u64, at_us: u64) -> Self {
+        let entry = (units > 0).then_some(Taken { at_us, units });
+        Log {
+            entries: entry.into_iter().collect(),
+            units,
+        }
+    }
+
     /// The instant decisions are made at: time does not run backwards past the newest entry.
     fn instant(&self, now_us: u64) -> u64 {
         self.entries
@@ -59,7 +68,7 @@ impl Log {
 impl SlidingWindow {
     /// Walks only what has left the window, which the next charge drops: the cost of a decision
     /// does not grow with `count`.
-    fn used(&self, log: &Log, now_us: u64) -> u64 {
+    pub(crate) fn used(&self, log: &Log, now_us: u64) -> u64 {
         log.units
             - log
                 .outside(now_us, self.period_us)

@@ -78,6 +78,11 @@ impl SlidingWindowCounter {
         view.previous * (STEPS - elapsed.min(STEPS)) + view.current * STEPS
     }
 
+    /// Used units, weighted and rounded up.
+    pub(crate) fn used(&self, state: TwoWindows, now_us: u64) -> u64 {
+        self.used_steps(self.view(state, now_us)).div_ceil(STEPS)
+    }
+
     /// Is there room for `cost` units?
     pub fn answer(&self, state: TwoWindows, now_us: u64, cost: u64) -> Answer {
         let view = self.view(state, now_us);

@@ -3,8 +3,9 @@
 mod shard;
 
 use crate::limit::algorithm::Reading;
-use crate::limit::decision::{BucketDecision, Charge, Decision};
+use crate::limit::decision::{BucketDecision, Charge, Decision, Source};
 use crate::limit::descriptor::BucketKey;
+use crate::limit::quota::{Quota, State};
 use parking_lot::{Mutex, MutexGuard};
 use shard::{Shard, Slot};
 use siphasher::sip128::{Hasher128, SipHasher13};
@@ -89,6 +90,7 @@ impl MemoryStore {
             buckets.push(BucketDecision {
                 answer,
                 reading: Reading::default(),
+                counted: true,
             });
         }
         for (((charge, place), slot), bucket) in
@@ -101,7 +103,35 @@ impl MemoryStore {
                 shard.reading(slot, place.hash, charge.quota, now_us)
             };
         }
-        Decision { allowed, buckets }
+        Decision {
+            allowed,
+            buckets,
+            now_us,
+            source: Source::Memory,
+        }
+    }
+
+    /// The state of a bucket, if it is held.
+    pub fn state(&self, key: &BucketKey) -> Option<State> {
+        let place = self.place(key);
+        let shard = self.shards.get(place.shard)?.lock();
+        shard.state(place.hash).cloned()
+    }
+
+    /// Sets the state of a bucket.
+    pub fn put(&self, key: &BucketKey, quota: &Quota, state: State, now_us: u64) {
+        let place = self.place(key);
+        if let Some(shard) = self.shards.get(place.shard) {
+            shard.lock().put(place.hash, quota, state, now_us);
+        }
+    }
+
+    /// Forgets a bucket.
+    pub fn forget(&self, key: &BucketKey) {
+        let place = self.place(key);
+        if let Some(shard) = self.shards.get(place.shard) {
+            shard.lock().forget(place.hash);
+        }
     }
 
     /// Gives back units of a `concurrency` bucket when the request they were taken for has ended.
@@ -195,6 +225,7 @@ pub(crate) fn random_secret() -> [u8; 16] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limit::decision::Terms;
     use crate::limit::descriptor::KeyWriter;
     use crate::limit::quota::Quota;
 
@@ -208,6 +239,7 @@ mod tests {
             quota,
             cost,
             enforce: true,
+            terms: Terms::STRICT,
         }
     }
 

@@ -94,6 +94,33 @@ impl Shard {
         let mut state = quota.empty();
         quota.charge(&mut state, now_us, cost);
         let reading = quota.reading(&state, now_us);
+        self.insert(hash, quota, state, now_us);
+        reading
+    }
+
+    pub(super) fn state(&self, hash: Hash) -> Option<&State> {
+        let entry = self.table.find(hash.0, |entry| entry.hash == hash)?;
+        Some(&entry.state)
+    }
+
+    pub(super) fn put(&mut self, hash: Hash, quota: &Quota, state: State, now_us: u64) {
+        let slot = self.find(hash);
+        match slot.and_then(|index| self.table.get_bucket_mut(index)) {
+            Some(entry) => {
+                entry.empty_at_us = quota.empty_at_us(&state);
+                entry.state = state;
+            }
+            None => self.insert(hash, quota, state, now_us),
+        }
+    }
+
+    pub(super) fn forget(&mut self, hash: Hash) {
+        if let Ok(found) = self.table.find_entry(hash.0, |entry| entry.hash == hash) {
+            found.remove();
+        }
+    }
+
+    fn insert(&mut self, hash: Hash, quota: &Quota, state: State, now_us: u64) {
         self.make_room(now_us);
         let empty_at_us = quota.empty_at_us(&state);
         self.table.insert_unique(
@@ -105,7 +132,6 @@ impl Shard {
             },
             |entry| entry.hash.0,
         );
-        reading
     }
 
     pub(super) fn release(&mut self, hash: Hash, cost: u64) {

@@ -1,0 +1,448 @@
+--[[
+Takes units from the buckets of one or more sets: from every bucket of a set that enforces, or from none.
+
+Sets are decided one after the other; a later set sees what an earlier one took from the same bucket. Everything
+is read, then decided, then written: one MGET for all strings, one write per bucket that was charged.
+
+KEYS      the buckets of all sets, one after the other; a bucket may occur in several sets, not twice in one
+ARGV[1]   id of this gateway, the field of its requests in flight
+ARGV[2]   microseconds after which such a field counts no more unless it is renewed
+then for each set
+  requests   requests waiting; as many as fit are granted, in the order they arrived
+  extra      further requests wanted for a lease, 0: none. Granted only after all that wait, and at most
+             floor(room left in requests / (4 * share))
+  share      live gateways
+  lease_us   sliding_window: where a lease was granted, units are dated that much later
+  buckets    how many of KEYS belong to this set
+  and for each bucket
+    kind     t token_bucket, l leaky_bucket, f fixed_window, n sliding_window_counter, s sliding_window, c concurrency
+    mode     e enforce; s shadow: never refuses, charged for as many granted requests as it has room for;
+             f force: charged for all granted requests, but never beyond its capacity
+    cost     units of one request; 0 is always allowed and changes nothing
+    then, by kind
+      t      burst, numerator, denominator: micro-units that leak per microsecond
+      l      count, numerator, denominator, max_delay_us
+      f      count, period_us; or count, 0, and the starts of the previous, the current and the next calendar
+             window and the end of the next, microseconds
+      n, s   count, period_us
+      c      count
+
+Reply: whole numbers. The store's time in microseconds, then for each set how many requests were granted, and for
+each of its buckets how many of them were charged there, and three numbers of its state after that:
+  t   level in micro-units, ts, 0
+  l   level in micro-units, ts, delay of the first request in microseconds
+  f   units, ts, 0
+  n   units of the current window, of the one before, ts
+  s   units within the period, date of the newest entry (0: none), microseconds until one more request
+      fits (0: it fits, or never will)
+  c   units in flight, 0, 0
+]]
+local spending = true
+-- what follows is shared with peek.lua
+local call, floor, ceil, format, match = redis.call, math.floor, math.ceil, string.format, string.match
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+
+local MICRO, STEPS, LARGEST = 1000000, 1048576, 9007199254740991
+local reply, r = { now }, 1
+local texts -- what MGET answered, for all keys
+-- states by the first index of their key: a level or units, the units before, their time; when they will be empty
+local index_of, kinds, A, B, T, ends, dirty = {}, {}, {}, {}, {}, {}, {}
+-- by index of KEYS, before anything is charged: the state brought to now, the room and the step of one request in the
+-- unit of the state, how many requests fit, when it will be empty
+local slots, modes, costs, bases, befores, whens, steps, rooms, fits, stops, thirds = {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}
+local numerators, denominators = {}, {}
+
+-- level:ts, units:ts or current:previous:ts; a foreign type or text is an empty bucket
+local function read(j, kind)
+  texts = texts or call('MGET', unpack(KEYS))
+  local text, a, b, t = texts[j], nil, 0, nil
+  if text and kind == 'n' then
+    a, b, t = match(text, '^(%d+):(%d+):(%d+)$')
+  elseif text then
+    a, t = match(text, '^(%d+):(%d+)$')
+  end
+  if t then
+    A[j], B[j], T[j] = a + 0, b + 0, t + 0
+  else
+    A[j], B[j], T[j] = 0, 0, 0
+  end
+end
+
+-- milliseconds from now to a time, rounded up
+local function ttl(until_us)
+  local ms = ceil((until_us - now) / 1000)
+  if ms < 1 then ms = 1 elseif ms > LARGEST / 1000 then ms = LARGEST / 1000 end
+  return format('%.0f', ms)
+end
+
+-- The kinds other than token_bucket. Functions cost time in every call, so these are made where they are needed:
+-- look(j, s, kind, i) brings state s to now for the bucket at j, whose arguments follow ARGV[i], and returns the index
+-- of the last one; charge(j, s, units, lease_us) and write(s) are for states that are not texts.
+local look, charge, report, write
+
+local function others()
+  local logs, flights = {}, {}
+  local gateway, permit_us = ARGV[1], ARGV[2] + 0
+
+  local function leaked(numerator, denominator, elapsed)
+    local whole = floor(elapsed / denominator)
+    return whole * numerator + floor((elapsed - whole * denominator) * numerator / denominator)
+  end
+
+  local function look_leaky(j, s, i)
+    local cost, count, max_delay = costs[j], ARGV[i + 1] + 0, ARGV[i + 4] + 0
+    local numerator, denominator = ARGV[i + 2] + 0, ARGV[i + 3] + 0
+    local level, ts = A[s], T[s]
+    local later = ts > now and ts or now
+    local delay = 0
+    if level > 0 then
+      local whole = floor(level / numerator)
+      delay = ts + whole * denominator + ceil((level - whole * numerator) * denominator / numerator) - now
+      if delay < 0 then delay = 0 elseif delay > LARGEST then delay = LARGEST end
+      level = level - leaked(numerator, denominator, later - ts)
+      if level < 0 then level = 0 end
+    end
+    -- the first waits for what is there, each further one for that and for those before it
+    local fit, spare = 0, max_delay - (later - now)
+    if cost <= count and delay <= max_delay then
+      local behind = leaked(numerator, denominator, spare) - level
+      fit = 1
+      if behind > 0 and cost > 0 then fit = 1 + floor(behind / (cost * MICRO)) end
+    end
+    bases[j], whens[j], steps[j], fits[j], thirds[j] = level, later, cost * MICRO, fit, delay
+    rooms[j] = leaked(numerator, denominator, max_delay) + MICRO - level
+    numerators[j], denominators[j] = numerator, denominator
+    return i + 4
+  end
+
+  local function look_fixed(j, s, i)
+    local count, period, ts = ARGV[i + 1] + 0, ARGV[i + 2] + 0, T[s]
+    local later = ts > now and ts or now
+    local start, stop
+    if period > 0 then
+      start = later - later % period
+      stop = start + period
+      i = i + 2
+    else
+      local current, following = ARGV[i + 4] + 0, ARGV[i + 5] + 0
+      if later < current then
+        start, stop = ARGV[i + 3] + 0, current
+      elseif later < following then
+        start, stop = current, following
+      else
+        start, stop = following, ARGV[i + 6] + 0
+        -- the gateway's clock is wrong by more than a window: keep the units for the length of one
+        if stop <= later then stop = later + stop - start end
+      end
+      i = i + 6
+    end
+    local used = ts >= start and A[s] or 0
+    bases[j], whens[j], steps[j], rooms[j], stops[j] = used, later, costs[j], count - used, stop
+    return i
+  end
+
+  local function look_counter(j, s, i)
+    local count, period, ts = ARGV[i + 1] + 0, ARGV[i + 2] + 0, T[s]
+    local later = ts > now and ts or now
+    local start = later - later % period
+    local current, previous = 0, 0
+    if ts >= start then
+      current, previous = A[s], B[s]
+    elseif ts + period >= start then
+      previous = A[s]
+    end
+    -- the elapsed part of the window in steps, rounded down; in ticks that keep the products below 2^53
+    local tick = 1
+    while period / tick >= 4294967296 do tick = tick * 2 end
+    local elapsed = floor(floor((later - start) / tick) * STEPS / ceil(period / tick))
+    local used = previous * (STEPS - elapsed) + current * STEPS
+    bases[j], befores[j], whens[j], steps[j] = current, previous, later, costs[j]
+    rooms[j], stops[j] = floor((count * STEPS - used) / STEPS), start + 2 * period
+    return i + 2
+  end
+
+  -- An exact log is a list. Its first element is the last entry that has left the window, the others are those inside,
+  -- each `date:total`, total being all units ever taken up to it, so that the units between two entries are a
+  -- difference; `date:total:ts` where they were dated ahead of ts, the time they were taken at.
+  local function entry(text)
+    local date, total, ts = match(text or '', '^(%d+):(%d+):?(%d*)$')
+    if not date then return 0, 0, 0 end
+    return date + 0, total + 0, ts == '' and date + 0 or ts + 0
+  end
+
+  -- tail: the newest entry and those added by this call; out: entries that left the window, to be dropped
+  local function read_log(key)
+    local head = redis.pcall('LRANGE', key, 0, 3)
+    local log = { key = key, dates = {}, totals = {}, read = 0, out = 0, total = 0, ts = 0, tail = {} }
+    log.exists = head.err ~= nil or #head > 0
+    log.replace = head.err ~= nil or #head < 2
+    if log.replace then return log end
+    for n = 1, #head do log.dates[n], log.totals[n] = entry(head[n]) end
+    log.read = #head
+    local date
+    date, log.total, log.ts = entry(call('LINDEX', key, -1))
+    log.tail[1] = { date = date, total = log.total, ts = log.ts }
+    return log
+  end
+
+  -- date and total of the nth element, read in chunks that grow
+  local function element(log, n)
+    while n > log.read do
+      local chunk = call('LRANGE', log.key, log.read, log.read * 2)
+      if #chunk == 0 then return LARGEST, log.total end
+      for x = 1, #chunk do log.dates[log.read + x], log.totals[log.read + x] = entry(chunk[x]) end
+      log.read = log.read + #chunk
+    end
+    return log.dates[n], log.totals[n]
+  end
+
+  local function look_log(j, s, i)
+    local count, period = ARGV[i + 1] + 0, ARGV[i + 2] + 0
+    local log = logs[s] or read_log(KEYS[j])
+    logs[s] = log
+    local instant = log.ts > now and log.ts or now
+    local newest = log.tail[#log.tail]
+    local used, out = 0, log.out
+    if not newest or newest.date + period <= instant then
+      out = -1 -- nothing is inside
+    elseif log.replace then
+      used = log.total
+    else
+      while element(log, out + 2) + period <= instant do out = out + 1 end
+      local _, before = element(log, out + 1)
+      used = log.total - before
+    end
+    bases[j], whens[j], befores[j], stops[j] = used, instant, out, period
+    steps[j], rooms[j] = costs[j], count - used
+    return i + 2
+  end
+
+  local function charge_log(j, s, units, lease_us)
+    local log, instant = logs[s], whens[j]
+    if befores[j] < 0 then
+      log.replace, log.out, log.total, log.tail = true, 0, 0, {}
+    else
+      log.out = befores[j]
+    end
+    local date, newest = instant + lease_us, log.tail[#log.tail]
+    log.total, log.ts = log.total + units, instant
+    if newest and newest.date >= date then
+      newest.total, newest.ts, newest.changed, date = log.total, instant, true, newest.date
+    else
+      log.tail[#log.tail + 1] = { date = date, total = log.total, ts = instant, added = true }
+    end
+    befores[j], bases[j], ends[s] = log.out, bases[j] + units, date + stops[j]
+  end
+
+  -- microseconds until at most `target` units are inside: until the entry leaves after which no more are left
+  local function retry_after(log, out, period, target)
+    local low, high = out + 2, log.replace and 0 or call('LLEN', log.key)
+    local found
+    while low < high do
+      local middle = low == out + 2 and low or floor((low + high) / 2)
+      local date, total
+      if middle <= log.read then
+        date, total = log.dates[middle], log.totals[middle]
+      else
+        date, total = entry(call('LINDEX', log.key, middle - 1))
+      end
+      if log.total - total <= target then
+        found, high = date, middle
+      else
+        low = middle + 1
+      end
+    end
+    for n = 1, found and 0 or #log.tail do
+      found = log.tail[n].date
+      if log.total - log.tail[n].total <= target then break end
+    end
+    local wait = found + period - now
+    return wait > 0 and wait or 0
+  end
+
+  local function report_log(j, s)
+    local log, used = logs[s], bases[j]
+    local newest, count = log.tail[#log.tail], ARGV[thirds[j]] + 0
+    local retry = 0
+    if costs[j] > 0 and costs[j] <= count and used + costs[j] > count then
+      retry = retry_after(log, befores[j], stops[j], count - costs[j])
+    end
+    return used, newest and newest.date or 0, retry
+  end
+
+  local function write_log(s)
+    local log, added = logs[s], {}
+    for _, new in ipairs(log.tail) do
+      local text = format('%.0f:%.0f', new.date, new.total)
+      if new.ts ~= new.date then text = text .. format(':%.0f', new.ts) end
+      if new.added then added[#added + 1] = text elseif new.changed then call('LSET', log.key, -1, text) end
+    end
+    if log.replace then
+      if log.exists then call('DEL', log.key) end
+      call('RPUSH', log.key, '0:0', unpack(added))
+    elseif #added > 0 then
+      call('RPUSH', log.key, unpack(added))
+    end
+    if log.out > 0 then call('LTRIM', log.key, log.out, -1) end
+    call('PEXPIRE', log.key, ttl(ends[s]))
+  end
+
+  -- Requests in flight are a hash: gateway -> units:expires. Expired fields count for nothing.
+  local function look_flight(j, s, i)
+    local flight = flights[s]
+    if not flight then
+      local fields = redis.pcall('HGETALL', KEYS[j])
+      flight = { key = KEYS[j], total = 0, own = 0, until_us = 0, dead = {}, foreign = fields.err ~= nil }
+      flights[s] = flight
+      for f = 1, #fields, 2 do
+        local units, expires = match(fields[f + 1], '^(%d+):(%d+)$')
+        expires = (expires or 0) + 0
+        if expires > now then
+          flight.total = flight.total + units
+          if fields[f] == gateway then flight.own = units + 0 end
+          if expires > flight.until_us then flight.until_us = expires end
+        else
+          flight.dead[#flight.dead + 1] = fields[f]
+        end
+      end
+    end
+    bases[j], steps[j], rooms[j] = flight.total, costs[j], ARGV[i + 1] - flight.total
+    return i + 1
+  end
+
+  local function write_flight(s)
+    local flight = flights[s]
+    local expires = now + permit_us
+    if flight.foreign then call('DEL', flight.key) end
+    if #flight.dead > 0 then call('HDEL', flight.key, unpack(flight.dead)) end
+    call('HSET', flight.key, gateway, format('%.0f:%.0f', flight.own, expires))
+    call('PEXPIRE', flight.key, ttl(flight.until_us > expires and flight.until_us or expires))
+  end
+
+  look = function(j, s, kind, i)
+    if kind == 'l' then return look_leaky(j, s, i) end
+    if kind == 'f' then return look_fixed(j, s, i) end
+    if kind == 'n' then return look_counter(j, s, i) end
+    if kind == 'c' then return look_flight(j, s, i) end
+    if kind ~= 's' then error('unknown kind of bucket') end
+    thirds[j] = i + 1
+    return look_log(j, s, i)
+  end
+
+  charge = function(j, s, kind, units, lease_us)
+    if kind == 's' then return charge_log(j, s, units, lease_us) end
+    flights[s].total, flights[s].own = flights[s].total + units, flights[s].own + units
+  end
+
+  report = function(j, s, kind)
+    if kind == 's' then return report_log(j, s) end
+    return flights[s].total, 0, 0
+  end
+
+  write = function(s, kind)
+    if kind == 's' then return write_log(s) end
+    write_flight(s)
+  end
+end
+
+local i, k, keys = 2, 0, #KEYS
+while k < keys do
+  local requests, extra, share = ARGV[i + 1] + 0, ARGV[i + 2] + 0, ARGV[i + 3] + 0
+  local lease_us, from, to = ARGV[i + 4] + 0, k + 1, k + ARGV[i + 5]
+  local most = math.huge
+  i, k = i + 5, to
+  for j = from, to do
+    local kind, mode, cost = ARGV[i + 1], ARGV[i + 2], ARGV[i + 3] + 0
+    i = i + 3
+    local key = KEYS[j]
+    local s = index_of[key]
+    if not s then
+      s = j
+      index_of[key], kinds[j] = j, kind
+      if kind ~= 's' and kind ~= 'c' then read(j, kind) end
+    end
+    slots[j], modes[j], costs[j] = s, mode, cost
+    local fit
+    if kind == 't' then
+      local numerator, denominator = ARGV[i + 2] + 0, ARGV[i + 3] + 0
+      local level, ts = A[s], T[s]
+      if now > ts then
+        if level > 0 then
+          local elapsed = now - ts
+          local whole = floor(elapsed / denominator)
+          level = level - whole * numerator - floor((elapsed - whole * denominator) * numerator / denominator)
+          if level < 0 then level = 0 end
+        end
+        ts = now
+      end
+      local room, step = ARGV[i + 1] * MICRO - level, cost * MICRO
+      bases[j], whens[j], rooms[j], steps[j] = level, ts, room, step
+      numerators[j], denominators[j] = numerator, denominator
+      fit = floor(room / step)
+      i = i + 3
+    else
+      if not look then others() end
+      i = look(j, s, kind, i)
+      fit = fits[j] or floor(rooms[j] / steps[j])
+      if kind == 'l' or kind == 'c' then extra = 0 end
+    end
+    if cost == 0 then fit = math.huge elseif fit < 0 then fit = 0 end
+    fits[j] = fit
+    if fit < most and mode == 'e' then most = fit end
+  end
+
+  local granted = most < requests and most or requests
+  if extra > 0 and granted == requests then
+    local more = floor((most - requests) / (4 * share))
+    granted = granted + (more < extra and more or extra)
+  end
+  reply[r + 1] = granted
+  r = r + 1
+
+  for j = from, to do
+    local s, kind, taken, units = slots[j], kinds[slots[j]], 0, 0
+    if spending then
+      taken = granted
+      if modes[j] == 's' and fits[j] < taken then taken = fits[j] end
+      units = taken * steps[j]
+      if modes[j] == 'f' and units > rooms[j] then units = rooms[j] > 0 and rooms[j] or 0 end
+    end
+    if units > 0 then
+      if not ends[s] then dirty[#dirty + 1] = s end
+      if kind == 't' or kind == 'l' then
+        local level, ts, numerator, denominator = bases[j] + units, whens[j], numerators[j], denominators[j]
+        A[s], T[s] = level, ts
+        local whole = floor(level / numerator)
+        ends[s] = ts + whole * denominator + ceil((level - whole * numerator) * denominator / numerator)
+      elseif kind == 'f' or kind == 'n' then
+        A[s], B[s], T[s], ends[s] = bases[j] + units, befores[j] or 0, whens[j], stops[j]
+      else
+        ends[s] = now
+        charge(j, s, kind, units, granted > requests and lease_us or 0)
+      end
+    end
+    reply[r + 1] = taken
+    if kind == 's' or kind == 'c' then
+      reply[r + 2], reply[r + 3], reply[r + 4] = report(j, s, kind)
+    elseif kind == 'n' then
+      reply[r + 2], reply[r + 3], reply[r + 4] = A[s], B[s], T[s]
+    else
+      reply[r + 2], reply[r + 3], reply[r + 4] = A[s], T[s], thirds[j] or 0
+    end
+    r = r + 4
+  end
+end
+
+for d = 1, #dirty do
+  local s = dirty[d]
+  local kind = kinds[s]
+  if kind == 'n' then
+    call('SET', KEYS[s], format('%.0f:%.0f:%.0f', A[s], B[s], T[s]), 'PX', ttl(ends[s]))
+  elseif kind == 's' or kind == 'c' then
+    write(s, kind)
+  else
+    call('SET', KEYS[s], format('%.0f:%.0f', A[s], T[s]), 'PX', ttl(ends[s]))
+  end
+end
+return reply

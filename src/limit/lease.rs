@@ -1,0 +1,299 @@
+//! Leases: units of a hot bucket set taken in advance, served without asking the store.
+//!
+//! They are charged in the store already, so the only thing that can go wrong is that the refill
+//! earned while they lie here comes back with a refund. The cap on what a gateway holds per bucket
+//! bounds that: `rate * ttl / gateways` units, old and renewed leases together.
+
+use super::batch::SetId;
+use super::descriptor::BucketKey;
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+use std::collections::{HashMap, VecDeque};
+
+/// Shards of the table of sets.
+const SHARDS: usize = 16;
+
+/// Most hot sets in one shard.
+const PER_SHARD: usize = 1_024;
+
+/// Least time between two calls for the sake of a lease: 25 a second.
+pub const BETWEEN_US: u64 = 40_000;
+
+/// A set nobody asked for in so long is not hot any more.
+const IDLE_US: u64 = 1_000_000;
+
+/// Hot sets and what this gateway holds of them. Times are microseconds on a clock that never steps.
+pub struct Leases<G> {
+    shards: [Mutex<HashMap<u128, Hot<G>>>; SHARDS],
+    /// units promised to live leases, by bucket
+    reserved: Mutex<HashMap<BucketKey, u64>>,
+    /// leases in the order in which they end
+    ends: Mutex<VecDeque<(u64, SetId)>>,
+}
+
+struct Hot<G> {
+    /// oldest first
+    leases: SmallVec<[Lease<G>; 2]>,
+    /// when a call was last made for it
+    asked_us: u64,
+    /// requests since `since_us`, and in the time before
+    requests: u64,
+    since_us: u64,
+    before: u64,
+    last_us: u64,
+}
+
+/// Units taken in advance. `G` is the store's word about them.
+pub struct Lease<G> {
+    /// requests it was for
+    pub size: u64,
+    /// requests that may still be served
+    pub left: u64,
+    /// the number the next of them has in the store's reply
+    pub next: u64,
+    /// when it ends
+    pub ends_us: u64,
+    /// units reserved for it, by bucket
+    pub reserved: Reserved,
+    /// what the store said
+    pub granted: std::sync::Arc<G>,
+}
+
+/// Units by bucket.
+pub type Reserved = SmallVec<[(BucketKey, u64); 2]>;
+
+/// A request served from a lease.
+pub struct Served<G> {
+    /// which of the granted requests it is
+    pub nth: u64,
+    /// what the store said
+    pub granted: std::sync::Arc<G>,
+    /// is it time to ask for more?
+    pub renew: bool,
+}
+
+/// What a bucket may lend.
+#[derive(Clone, Copy, Debug)]
+pub struct Cap {
+    /// which bucket
+    pub key: BucketKey,
+    /// most units this gateway may hold of it
+    pub units: u64,
+    /// units one request takes
+    pub cost: u64,
+}
+
+impl<G> Default for Leases<G> {
+    fn default() -> Self {
+        Leases {
+            shards: std::array::from_fn(|_| Mutex::default()),
+            reserved: Mutex::default(),
+            ends: Mutex::default(),
+        }
+    }
+}
+
+impl<G> Leases<G> {
+    /// Serves a request of a set, if a lease can.
+    pub fn serve(&self, id: SetId, now_us: u64, ttl_us: u64) -> Option<Served<G>> {
+        let mut shard = self.shard(id).lock();
+        let hot = shard.get_mut(&id.0)?;
+        hot.counts(now_us, ttl_us);
+        let current = hot
+            .leases
+            .iter()
+            .position(|lease| lease.left > 0 && lease.ends_us > now_us)?;
+        let last = current + 1 == hot.leases.len();
+        let asked_us = hot.asked_us;
+        let lease = hot.leases.get_mut(current)?;
+        let nth = lease.next;
+        lease.next += 1;
+        lease.left -= 1;
+        // half of it used, or the other half of its life left
+        let nearly = lease.left * 2 < lease.size || lease.ends_us.saturating_sub(now_us) < ttl_us / 2;
+        let renew = last && nearly && now_us.saturating_sub(asked_us) >= BETWEEN_US;
+        let granted = lease.granted.clone();
+        if renew {
+            hot.asked_us = now_us;
+        }
+        Some(Served {
+            nth,
+            granted,
+            renew,
+        })
+    }
+
+    /// A set that is not cold: from now on its calls ask for leases.
+    pub fn is_hot(&self, id: SetId, now_us: u64) {
+        let mut shard = self.shard(id).lock();
+        if shard.len() < PER_SHARD {
+            shard.entry(id.0).or_insert_with(|| Hot {
+                leases: SmallVec::new(),
+                asked_us: 0,
+                requests: 1,
+                since_us: now_us,
+                before: 0,
+                last_us: now_us,
+            });
+        }
+    }
+
+    /// How many requests to ask for in a call that is about to be made, and the units that reserves.
+    /// About what the set will want in a `ttl_us`, within every bucket's cap.
+    pub fn wish(&self, id: SetId, now_us: u64, ttl_us: u64, caps: &[Cap]) -> (u64, Reserved) {
+        let mut shard = self.shard(id).lock();
+        let Some(hot) = shard.get_mut(&id.0) else {
+            return (0, Reserved::new());
+        };
+        hot.asked_us = now_us;
+        let demand = hot.demand(now_us, ttl_us);
+        drop(shard);
+        let mut reserved = self.reserved.lock();
+        let room = |cap: &Cap| {
+            let held = reserved.get(&cap.key).copied().unwrap_or(0);
+            cap.units.saturating_sub(held) / cap.cost.max(1)
+        };
+        let wish = caps.iter().map(room).min().unwrap_or(0).min(demand);
+        if wish == 0 {
+            return (0, Reserved::new());
+        }
+        let units: Reserved = caps
+            .iter()
+            .map(|cap| (cap.key, wish * cap.cost))
+            .collect();
+        for (key, units) in &units {
+            *reserved.entry(*key).or_default() += units;
+        }
+        (wish, units)
+    }
+
+    /// Units that were reserved and are not held any more.
+    pub fn unreserve(&self, units: &[(BucketKey, u64)]) {
+        let mut reserved = self.reserved.lock();
+        for (key, units) in units {
+            if let Some(held) = reserved.get_mut(key) {
+                *held = held.saturating_sub(*units);
+                if *held == 0 {
+                    reserved.remove(key);
+                }
+            }
+        }
+    }
+
+    /// A lease begins.
+    pub fn begins(&self, id: SetId, lease: Lease<G>) -> Result<(), Lease<G>> {
+        let mut shard = self.shard(id).lock();
+        let Some(hot) = shard.get_mut(&id.0) else {
+            return Err(lease);
+        };
+        let ends_us = lease.ends_us;
+        hot.leases.push(lease);
+        drop(shard);
+        self.ends.lock().push_back((ends_us, id));
+        Ok(())
+    }
+
+    /// Leases that have ended. Their reservations are lifted; what is left in them is to be handed
+    /// back. Sets nobody wants any more are forgotten.
+    pub fn ended(&self, now_us: u64) -> Vec<Lease<G>> {
+        let mut ended = Vec::new();
+        while let Some(id) = self.next_end(now_us) {
+            let mut shard = self.shard(id).lock();
+            let Some(hot) = shard.get_mut(&id.0) else {
+                continue;
+            };
+            let (over, live) = std::mem::take(&mut hot.leases)
+                .into_iter()
+                .partition::<SmallVec<[Lease<G>; 2]>, _>(|lease| lease.ends_us <= now_us);
+            hot.leases = live;
+            if hot.leases.is_empty() && now_us.saturating_sub(hot.last_us) > IDLE_US {
+                shard.remove(&id.0);
+            }
+            drop(shard);
+            for lease in over {
+                self.unreserve(&lease.reserved);
+                ended.push(lease);
+            }
+        }
+        ended
+    }
+
+    fn next_end(&self, now_us: u64) -> Option<SetId> {
+        let mut ends = self.ends.lock();
+        let (ends_us, id) = *ends.front()?;
+        if ends_us > now_us {
+            return None;
+        }
+        ends.pop_front();
+        Some(id)
+    }
+
+    /// Drops the leases that hold units of a bucket: it was reset, so there is nothing to hand back.
+    pub fn forget(&self, key: &BucketKey) {
+        for shard in &self.shards {
+            for hot in shard.lock().values_mut() {
+                hot.leases.retain(|lease| {
+                    let holds = lease.reserved.iter().any(|(held, _)| held == key);
+                    if holds {
+                        self.unreserve(&lease.reserved);
+                    }
+                    !holds
+                });
+            }
+        }
+    }
+
+    /// Forgets sets that have no lease and that nobody has asked for lately.
+    pub fn sweep(&self, turn: usize, now_us: u64) {
+        if let Some(shard) = self.shards.get(turn % SHARDS) {
+            shard.lock().retain(|_, hot| {
+                !hot.leases.is_empty() || now_us.saturating_sub(hot.last_us) <= IDLE_US
+            });
+        }
+    }
+
+    /// Units held in advance, over all buckets.
+    pub fn reserved(&self) -> u64 {
+        self.reserved.lock().values().sum()
+    }
+
+    /// Is nothing hot?
+    pub fn is_empty(&self) -> bool {
+        self.ends.lock().is_empty()
+    }
+
+    #[allow(clippy::indexing_slicing, reason = "the remainder is below the length")]
+    fn shard(&self, id: SetId) -> &Mutex<HashMap<u128, Hot<G>>> {
+        &self.shards[(id.0 >> 64) as usize % SHARDS]
+    }
+}
+
+impl<G> Hot<G> {
+    fn counts(&mut self, now_us: u64, ttl_us: u64) {
+        let elapsed = now_us.saturating_sub(self.since_us);
+        if elapsed >= ttl_us {
+            self.before = if elapsed < 2 * ttl_us {
+                self.requests
+            } else {
+                0
+            };
+            self.requests = 0;
+            self.since_us = now_us;
+        }
+        self.requests += 1;
+        self.last_us = now_us;
+    }
+
+    /// Requests in a `ttl_us`, judged by the last and the present one, and a quarter more.
+    fn demand(&mut self, now_us: u64, ttl_us: u64) -> u64 {
+        let elapsed = now_us.saturating_sub(self.since_us).clamp(1, ttl_us);
+        // a window that has just begun says nothing yet
+        let present = if elapsed * 4 >= ttl_us {
+            self.requests * ttl_us / elapsed
+        } else {
+            self.requests
+        };
+        let requests = present.max(self.before);
+        requests + requests / 4 + 1
+    }
+}

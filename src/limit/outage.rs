@@ -1,0 +1,271 @@
+//! Decisions while the shared store does not answer: by this gateway alone, and what is owed for
+//! them afterwards.
+//!
+//! With `local`, a bucket holds this gateway's [share](Quota::share) of the quota and starts as
+//! full as the store's was last seen. What is admitted meanwhile is kept by name, so that what a
+//! bucket still holds when the store is back can be charged to it.
+
+use super::algorithm::{Answer, Reading};
+use super::decision::{BucketDecision, Charge, Decision, OutageMode, Source};
+use super::descriptor::BucketKey;
+use super::estimate::Estimate;
+use super::quota::{Quota, State};
+use super::store::memory::MemoryStore;
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What a policy with `deny` asks clients to wait, microseconds.
+const DENIED_US: u64 = 1_000_000;
+
+/// Sweeps after which keys are counted anew.
+const CROWD_TURNS: usize = 256;
+
+/// Buckets of this gateway alone.
+pub struct Outage {
+    /// what the store was last seen to hold
+    seen: MemoryStore,
+    /// what decides during an outage
+    local: MemoryStore,
+    books: Mutex<Books>,
+    max_keys: usize,
+    /// were all exact buckets taken at the last sweep?
+    full: AtomicBool,
+    /// tells cold keys from others once the exact buckets are all taken
+    crowd: Estimate,
+}
+
+#[derive(Default)]
+struct Books {
+    owed: HashMap<BucketKey, Owed>,
+    /// buckets whose debts have been taken
+    settled: Vec<BucketKey>,
+}
+
+struct Owed {
+    whole: Quota,
+    share: Quota,
+    /// what was admitted since the outage began, without what the bucket was seeded with
+    state: State,
+}
+
+impl Owed {
+    fn debt(self, key: BucketKey, now_us: u64) -> Option<Debt> {
+        let held = self.share.used(&self.state, now_us);
+        let units = held.min(self.whole.capacity());
+        (units > 0).then_some(Debt {
+            key,
+            quota: self.whole,
+            units,
+        })
+    }
+}
+
+/// Units admitted during an outage that a bucket still holds.
+pub struct Debt {
+    /// which bucket
+    pub key: BucketKey,
+    /// by which quota
+    pub quota: Quota,
+    /// how many units
+    pub units: u64,
+}
+
+impl Outage {
+    /// Exact for `max_keys` buckets; of more, those nearest to empty are forgotten.
+    pub fn new(max_keys: usize) -> Self {
+        Outage {
+            seen: MemoryStore::new(max_keys),
+            local: MemoryStore::new(max_keys),
+            books: Mutex::default(),
+            max_keys,
+            full: AtomicBool::new(false),
+            crowd: Estimate::default(),
+        }
+    }
+
+    /// Remembers what the store holds for a bucket.
+    pub fn saw(&self, key: &BucketKey, quota: &Quota, state: State, now_us: u64) {
+        if !quota.is_concurrency() {
+            self.seen.put(key, quota, state, now_us);
+        }
+    }
+
+    /// Forgets a bucket: it was reset.
+    pub fn forget(&self, key: &BucketKey) {
+        self.seen.forget(key);
+        self.local.forget(key);
+        self.books.lock().owed.remove(key);
+    }
+
+    /// Decides alone, as one of `gateways`.
+    pub fn decide(&self, charges: &[Charge<'_>], gateways: u64, now_us: u64) -> Decision {
+        let denied =
+            |charge: &Charge<'_>| charge.enforce && charge.terms.on_outage == OutageMode::Deny;
+        if charges.iter().any(denied) {
+            let mut decision = answered(charges, denied, now_us);
+            decision.source = Source::Denied;
+            return decision;
+        }
+        let shares: SmallVec<[Option<Quota>; 4]> = charges
+            .iter()
+            .map(|charge| {
+                let local = charge.terms.on_outage == OutageMode::Local;
+                let share = local.then(|| charge.quota.share(gateways))?;
+                (!self.is_cold_in_a_crowd(charge, &share)).then_some(share)
+            })
+            .collect();
+        let mut local: SmallVec<[Charge<'_>; 4]> = SmallVec::new();
+        for (charge, share) in charges.iter().zip(&shares) {
+            if let Some(share) = share {
+                self.seed(charge, share, now_us);
+                // what the share can never hold, though the whole could, takes all of it
+                let cost = if charge.cost <= charge.quota.capacity() {
+                    charge.cost.min(share.capacity())
+                } else {
+                    charge.cost
+                };
+                local.push(Charge {
+                    quota: share,
+                    cost,
+                    ..*charge
+                });
+            }
+        }
+        let decided = self.local.spend(&local, now_us);
+        let mut answers = decided.buckets.iter();
+        let mut decision = answered(charges, |_| false, now_us);
+        decision.allowed = decided.allowed;
+        for ((bucket, charge), share) in decision.buckets.iter_mut().zip(charges).zip(&shares) {
+            let Some(share) = share else { continue };
+            let Some(answer) = answers.next() else { continue };
+            *bucket = *answer;
+            if decided.allowed && answer.answer.admits() {
+                self.owe(charge, share, now_us);
+            }
+        }
+        decision
+    }
+
+    /// Once all exact buckets are taken, a key that was surely not seen often is admitted without
+    /// one, so that a spray of keys pushes nobody out; one that may have been gets the place of the
+    /// emptiest.
+    fn is_cold_in_a_crowd(&self, charge: &Charge<'_>, share: &Quota) -> bool {
+        self.full.load(Ordering::Relaxed)
+            && self.local.state(&charge.key).is_none()
+            && self.crowd.count(charge.key, charge.cost) <= share.capacity()
+    }
+
+    fn seed(&self, charge: &Charge<'_>, share: &Quota, now_us: u64) {
+        if self.local.state(&charge.key).is_none()
+            && let Some(state) = self.seen.state(&charge.key)
+        {
+            let seeded = share.seeded(charge.quota, &state, now_us);
+            self.local.put(&charge.key, share, seeded, now_us);
+        }
+    }
+
+    fn owe(&self, charge: &Charge<'_>, share: &Quota, now_us: u64) {
+        if charge.cost == 0 || charge.quota.is_concurrency() {
+            return;
+        }
+        let mut books = self.books.lock();
+        if books.owed.len() >= self.max_keys && !books.owed.contains_key(&charge.key) {
+            return;
+        }
+        let debt = books.owed.entry(charge.key).or_insert_with(|| Owed {
+            whole: charge.quota.clone(),
+            share: share.clone(),
+            state: share.empty(),
+        });
+        debt.share.charge(&mut debt.state, now_us, charge.cost);
+    }
+
+    /// Gives back units of a `concurrency` bucket that were taken during an outage.
+    pub fn release(&self, key: &BucketKey, cost: u64) {
+        self.local.release(key, cost);
+    }
+
+    /// What is still held of the units admitted so far, for the store to be charged with. The
+    /// local buckets go on deciding until [`Outage::end`].
+    pub fn debts(&self, now_us: u64) -> Vec<Debt> {
+        let mut books = self.books.lock();
+        let owed = std::mem::take(&mut books.owed);
+        books.settled.extend(owed.keys());
+        drop(books);
+        owed.into_iter()
+            .filter_map(|(key, owed)| owed.debt(key, now_us))
+            .collect()
+    }
+
+    /// The outage is over: what was admitted since the debts were taken. The local buckets start
+    /// anew next time.
+    pub fn end(&self, now_us: u64) -> Vec<Debt> {
+        let debts = self.debts(now_us);
+        for key in std::mem::take(&mut self.books.lock().settled) {
+            self.local.forget(&key);
+        }
+        debts
+    }
+
+    /// Debts that could not be settled.
+    pub fn still_owes(&self, debts: impl Iterator<Item = Debt>, now_us: u64) {
+        let mut books = self.books.lock();
+        for debt in debts {
+            let owed = books.owed.entry(debt.key).or_insert_with(|| Owed {
+                share: debt.quota.clone(),
+                state: debt.quota.empty(),
+                whole: debt.quota,
+            });
+            owed.share.charge(&mut owed.state, now_us, debt.units);
+        }
+    }
+
+    /// Buckets held during an outage.
+    pub fn len(&self) -> usize {
+        self.local.len()
+    }
+
+    /// Is none held?
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Forgets what is empty again, a part at each `turn`.
+    pub fn sweep(&self, turn: usize, now_us: u64) {
+        self.seen.sweep(turn, now_us);
+        self.local.sweep(turn, now_us);
+        let full = self.local.len() >= self.max_keys / 8 * 7;
+        self.full.store(full, Ordering::Relaxed);
+        if turn.is_multiple_of(CROWD_TURNS) {
+            self.crowd.start_over();
+        }
+    }
+}
+
+/// Every charge admitted but those that are refused; nobody has counted, so nothing is known of
+/// what is left.
+fn answered(
+    charges: &[Charge<'_>],
+    refused: impl Fn(&Charge<'_>) -> bool,
+    now_us: u64,
+) -> Decision {
+    let bucket = |charge: &Charge<'_>| BucketDecision {
+        answer: if refused(charge) {
+            Answer::Refuse {
+                retry_after_us: Some(DENIED_US),
+            }
+        } else {
+            Answer::NOW
+        },
+        reading: Reading::default(),
+        counted: false,
+    };
+    Decision {
+        allowed: !charges.iter().any(&refused),
+        buckets: charges.iter().map(bucket).collect(),
+        now_us,
+        source: Source::Outage,
+    }
+}

@@ -1,0 +1,274 @@
+//! The memory of refusals: what the store has just refused, this gateway refuses by itself.
+//!
+//! Kept per enforcing bucket and quota: "cost `c` or more is refused until `t`". An attacker then
+//! costs the store one call a second. Only keys that are surely not cold get an entry, so a spray
+//! of keys cannot fill the table.
+
+use super::algorithm::{Answer, Reading};
+use super::decision::{BucketDecision, Charge, Decision, Source};
+use super::descriptor::BucketKey;
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Longest a refusal is remembered, microseconds.
+pub const LONGEST_US: u64 = 1_000_000;
+
+/// Shards of the table.
+const SHARDS: usize = 16;
+
+/// Most refusals remembered in one shard.
+const PER_SHARD: usize = 4_096;
+
+/// Refusals that still hold. Times are microseconds on a clock that never steps.
+pub struct Refusals {
+    shards: [Mutex<HashMap<BucketKey, Refusal>>; SHARDS],
+    remembered: AtomicUsize,
+}
+
+/// What the store said about one bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// by which quota
+    pub fingerprint: u64,
+    /// this cost, or more
+    pub cost: u64,
+    /// until when
+    pub until_us: u64,
+    /// when there is room again; `None`: no wait helps
+    pub room_at_us: Option<u64>,
+    /// what is left
+    pub remaining: u64,
+    /// when the bucket is whole again
+    pub whole_at_us: u64,
+}
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Refusals {
+            shards: std::array::from_fn(|_| Mutex::default()),
+            remembered: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl Refusals {
+    /// Remembers a refusal; where the table is full, it does not.
+    pub fn remember(&self, key: &BucketKey, refusal: Refusal, now_us: u64) {
+        let mut shard = self.shard(key).lock();
+        if shard.len() >= PER_SHARD && !shard.contains_key(key) {
+            let before = shard.len();
+            shard.retain(|_, refusal| refusal.until_us > now_us);
+            self.remembered
+                .fetch_sub(before - shard.len(), Ordering::Relaxed);
+            if shard.len() >= PER_SHARD {
+                return;
+            }
+        }
+        if shard.insert(*key, refusal).is_none() {
+            self.remembered.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The decision, if a remembered refusal makes it. `store_us`: the same moment on the store's
+    /// clock.
+    pub fn decide(&self, charges: &[Charge<'_>], now_us: u64, store_us: u64) -> Option<Decision> {
+        if self.remembered.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let refused: SmallVec<[Option<Refusal>; 4]> = charges
+            .iter()
+            .map(|charge| self.holding(charge, now_us))
+            .collect();
+        if refused.iter().all(Option::is_none) {
+            return None;
+        }
+        Some(Decision {
+            allowed: false,
+            buckets: refused
+                .iter()
+                .map(|refusal| told(refusal.as_ref(), now_us))
+                .collect(),
+            now_us: store_us,
+            source: Source::Redis,
+        })
+    }
+
+    fn holding(&self, charge: &Charge<'_>, now_us: u64) -> Option<Refusal> {
+        if !charge.enforce || charge.cost == 0 {
+            return None;
+        }
+        let mut shard = self.shard(&charge.key).lock();
+        let refusal = *shard.get(&charge.key)?;
+        if refusal.until_us <= now_us || refusal.fingerprint != charge.terms.fingerprint {
+            shard.remove(&charge.key);
+            self.remembered.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        (charge.cost >= refusal.cost).then_some(refusal)
+    }
+
+    /// Forgets the refusals of one bucket: it was reset.
+    pub fn forget(&self, key: &BucketKey) {
+        if self.shard(key).lock().remove(key).is_some() {
+            self.remembered.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Forgets everything: policies have changed, or nobody tells of resets any more.
+    pub fn clear(&self) {
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            self.remembered.fetch_sub(shard.len(), Ordering::Relaxed);
+            shard.clear();
+        }
+    }
+
+    /// Forgets what does not hold any more, in one of the shards.
+    pub fn sweep(&self, turn: usize, now_us: u64) {
+        if let Some(shard) = self.shards.get(turn % SHARDS) {
+            let mut shard = shard.lock();
+            let before = shard.len();
+            shard.retain(|_, refusal| refusal.until_us > now_us);
+            self.remembered
+                .fetch_sub(before - shard.len(), Ordering::Relaxed);
+        }
+    }
+
+    /// Refusals remembered now.
+    pub fn len(&self) -> usize {
+        self.remembered.load(Ordering::Relaxed)
+    }
+
+    /// Is none remembered?
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    #[allow(clippy::indexing_slicing, reason = "the remainder is below the length")]
+    fn shard(&self, key: &BucketKey) -> &Mutex<HashMap<BucketKey, Refusal>> {
+        let bytes = key.as_bytes();
+        let last = bytes.iter().rev().take(8);
+        let mixed = last.fold(bytes.len(), |mixed, byte| {
+            mixed.wrapping_mul(31).wrapping_add(usize::from(*byte))
+        });
+        &self.shards[mixed % SHARDS]
+    }
+}
+
+/// A bucket nobody was asked about has no refusal, and nothing is known of what is left in it.
+fn told(refusal: Option<&Refusal>, now_us: u64) -> BucketDecision {
+    let Some(refusal) = refusal else {
+        return BucketDecision {
+            answer: Answer::NOW,
+            reading: Reading::default(),
+            counted: false,
+        };
+    };
+    BucketDecision {
+        answer: Answer::Refuse {
+            retry_after_us: refusal.room_at_us.map(|at| at.saturating_sub(now_us).max(1)),
+        },
+        reading: Reading {
+            remaining: refusal.remaining,
+            reset_after_us: refusal.whole_at_us.saturating_sub(now_us),
+        },
+        counted: true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limit::decision::Terms;
+    use crate::limit::descriptor::KeyWriter;
+    use crate::limit::quota::Quota;
+
+    fn key(name: &str) -> BucketKey {
+        KeyWriter::new(b't', name).finish()
+    }
+
+    fn refusal(cost: u64, until_us: u64) -> Refusal {
+        Refusal {
+            fingerprint: 0,
+            cost,
+            until_us,
+            room_at_us: Some(until_us),
+            remaining: cost - 1,
+            whole_at_us: 9_000,
+        }
+    }
+
+    fn charge<'a>(name: &str, quota: &'a Quota, cost: u64) -> Charge<'a> {
+        Charge {
+            key: key(name),
+            quota,
+            cost,
+            enforce: true,
+            terms: Terms::STRICT,
+        }
+    }
+
+    #[test]
+    fn the_same_cost_or_more_is_refused_until_then_and_less_is_not() {
+        let quota = Quota::token_bucket(10, 1_000_000, None).unwrap();
+        let refusals = Refusals::default();
+        refusals.remember(&key("p"), refusal(3, 5_000), 0);
+        let ask = |cost, now_us| refusals.decide(&[charge("p", &quota, cost)], now_us, 77);
+        let decision = ask(3, 1_000).unwrap();
+        assert!(!decision.allowed);
+        assert_eq!(
+            decision.buckets[0].answer,
+            Answer::Refuse {
+                retry_after_us: Some(4_000)
+            }
+        );
+        assert_eq!(decision.buckets[0].reading.reset_after_us, 8_000);
+        assert!(ask(2, 1_000).is_none(), "a smaller cost may fit");
+        assert!(ask(4, 4_999).is_some());
+        assert!(ask(3, 5_000).is_none(), "room again");
+        assert!(refusals.is_empty());
+    }
+
+    #[test]
+    fn one_refused_bucket_refuses_the_request_and_says_nothing_of_the_others() {
+        let quota = Quota::token_bucket(10, 1_000_000, None).unwrap();
+        let refusals = Refusals::default();
+        refusals.remember(&key("p"), refusal(1, 5_000), 0);
+        let both = [charge("q", &quota, 1), charge("p", &quota, 1)];
+        let decision = refusals.decide(&both, 0, 0).unwrap();
+        assert!(decision.buckets[0].answer.admits() && !decision.buckets[0].counted);
+        assert!(!decision.buckets[1].answer.admits());
+    }
+
+    #[test]
+    fn shadow_other_quotas_and_cleared_refusals_do_not_refuse() {
+        let quota = Quota::token_bucket(10, 1_000_000, None).unwrap();
+        let refusals = Refusals::default();
+        refusals.remember(&key("p"), refusal(1, 5_000), 0);
+        let mut shadow = charge("p", &quota, 1);
+        shadow.enforce = false;
+        assert!(refusals.decide(&[shadow], 0, 0).is_none());
+        let mut edited = charge("p", &quota, 1);
+        edited.terms.fingerprint = 9;
+        assert!(refusals.decide(&[edited], 0, 0).is_none());
+        refusals.remember(&key("p"), refusal(1, 5_000), 0);
+        refusals.clear();
+        assert!(refusals.decide(&[charge("p", &quota, 1)], 0, 0).is_none());
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_expired_refusals_make_room() {
+        let refusals = Refusals::default();
+        for index in 0..200_000 {
+            refusals.remember(&key(&index.to_string()), refusal(1, 10), 0);
+        }
+        assert!(refusals.len() <= SHARDS * PER_SHARD);
+        refusals.remember(&key("0"), refusal(1, 50), 20);
+        for turn in 0..SHARDS {
+            refusals.sweep(turn, 20);
+        }
+        assert_eq!(refusals.len(), 1);
+    }
+}

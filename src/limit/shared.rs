@@ -1,0 +1,328 @@
+//! The shared store as requests see it: ask, wait a bounded time, or be decided by outage mode.
+
+mod caller;
+mod leasing;
+mod permits;
+mod resets;
+mod tending;
+
+pub use permits::Permits;
+
+use super::batch::{Lines, SetId, Verdict, Waiter};
+use super::breaker::Breaker;
+use super::decision::{Charge, Decision};
+use super::descriptor::BucketKey;
+use super::estimate::Estimate;
+use super::lease::Leases;
+use super::outage::Outage;
+use super::refusals::Refusals;
+use super::store::redis::link::{BadSettings, Link, Settings as LinkSettings};
+use super::store::redis::wire::{Buckets, Mode, Wanted};
+use crate::clock::{Clock, Stopwatch};
+use crate::telemetry::StoreMetrics;
+use permits::Ledger;
+use smallvec::SmallVec;
+use siphasher::sip128::{Hasher128, SipHasher13};
+use std::hash::Hasher;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+/// How the shared store is reached and what holds without it.
+#[derive(Clone)]
+pub struct Settings {
+    /// where Redis is
+    pub link: LinkSettings,
+    /// what every key begins with
+    pub prefix: String,
+    /// how long a request waits for a decision
+    pub timeout: Duration,
+    /// how many requests wait at once
+    pub max_waiting: usize,
+    /// buckets kept in process during an outage
+    pub max_local_keys: usize,
+    /// gateways that are assumed until their number is known
+    pub expected_gateways: u64,
+}
+
+/// Buckets shared by all gateways.
+pub struct Shared {
+    link: Link,
+    settings: Settings,
+    /// names this gateway in the store
+    gateway: String,
+    secret: [u8; 16],
+    lines: Lines<Wants>,
+    waiting: AtomicUsize,
+    breaker: Breaker,
+    /// told when the breaker opens
+    tripped: Notify,
+    outage: Outage,
+    refusals: Refusals,
+    leases: Leases<leasing::Grant>,
+    /// tells hot buckets and sets from cold ones
+    heat: Estimate,
+    /// since when the others know this gateway, on our clock; 0: they do not
+    known_since_us: AtomicU64,
+    ledger: Ledger,
+    clock: StoreClock,
+    gateways: AtomicU64,
+    started: AtomicBool,
+    /// told when the subscription to resets is not to be trusted any more
+    deaf: Notify,
+    /// do we hear of resets?
+    listening: AtomicBool,
+    metrics: StoreMetrics,
+}
+
+/// How things are, for the health check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// counting is shared
+    Connected,
+    /// there is a connection, but no answer in time
+    Failing,
+    /// there is no connection
+    Disconnected,
+}
+
+/// A request that waits for the store.
+pub struct Waiting {
+    verdict: oneshot::Receiver<Verdict>,
+}
+
+impl Waiting {
+    /// Bounded by the deadline of the request.
+    pub async fn verdict(self) -> Verdict {
+        self.verdict.await.unwrap_or(Verdict::Unavailable)
+    }
+}
+
+impl Shared {
+    /// Connects to nothing yet; see [`Shared::start`].
+    pub fn new(settings: Settings, metrics: StoreMetrics) -> Result<Arc<Self>, BadSettings> {
+        Ok(Arc::new(Shared {
+            link: Link::new(&settings.link)?,
+            gateway: format!("{:016x}", fastrand::u64(..)),
+            secret: super::store::memory::random_secret(),
+            lines: Lines::default(),
+            waiting: AtomicUsize::new(0),
+            breaker: Breaker::default(),
+            tripped: Notify::new(),
+            outage: Outage::new(settings.max_local_keys),
+            refusals: Refusals::default(),
+            leases: Leases::default(),
+            heat: Estimate::default(),
+            known_since_us: AtomicU64::new(0),
+            ledger: Ledger::default(),
+            clock: StoreClock::default(),
+            gateways: AtomicU64::new(settings.expected_gateways.max(1)),
+            started: AtomicBool::new(false),
+            deaf: Notify::new(),
+            listening: AtomicBool::new(false),
+            settings,
+            metrics,
+        }))
+    }
+
+    /// Asks the store, unless the answer is known.
+    pub(super) fn spend(
+        self: &Arc<Self>,
+        charges: &[Charge<'_>],
+        now_us: u64,
+    ) -> Result<Waiting, Decision> {
+        let here_us = self.clock.here_us();
+        let id = self.id_of(charges);
+        if let Some(decision) = self.known(id, charges, here_us) {
+            return Err(decision);
+        }
+        if self.breaker.is_open() {
+            return Err(self.alone(charges, now_us));
+        }
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.settings.max_waiting {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.metrics.crowded.inc();
+            return Err(self.alone(charges, now_us));
+        }
+        let (answer, verdict) = oneshot::channel();
+        let waiter = Waiter {
+            answer,
+            deadline: Instant::from_std(Stopwatch::start().after(self.settings.timeout)),
+        };
+        if self.lines.join(id, || Wants::of(charges), Some(waiter)) {
+            self.ask();
+        }
+        Ok(Waiting { verdict })
+    }
+
+    /// Decides by outage mode.
+    pub(super) fn alone(&self, charges: &[Charge<'_>], now_us: u64) -> Decision {
+        self.metrics.outage.inc();
+        let gateways = self.gateways.load(Ordering::Relaxed);
+        self.outage
+            .decide(charges, gateways, self.clock.now_us().unwrap_or(now_us))
+    }
+
+    /// Gives back units of a `concurrency` bucket that were taken in process.
+    pub(super) fn release_local(&self, key: &BucketKey, cost: u64) {
+        self.outage.release(key, cost);
+    }
+
+    /// How things are.
+    pub fn condition(&self) -> Condition {
+        match (self.breaker.is_open(), self.link.is_up()) {
+            (false, _) => Condition::Connected,
+            (true, true) => Condition::Failing,
+            (true, false) => Condition::Disconnected,
+        }
+    }
+
+    /// Forgets what has expired; `turn` grows by one at each call.
+    pub fn sweep(&self, turn: usize, now_us: u64) {
+        self.outage
+            .sweep(turn, self.clock.now_us().unwrap_or(now_us));
+        let here_us = self.clock.here_us();
+        self.refusals.sweep(turn, here_us);
+        self.leases.sweep(turn, here_us);
+        if turn.is_multiple_of(HEAT_TURNS) {
+            self.heat.start_over();
+        }
+        self.metrics.remembered.set(self.refusals.len() as i64);
+        self.metrics.leased.set(self.leases.reserved() as i64);
+        self.metrics.outage_buckets.set(self.outage.len() as i64);
+        let waiting = self.waiting.load(Ordering::Relaxed);
+        self.metrics.waiting.set(waiting as i64);
+    }
+
+    /// Requests with the same buckets, costs and quotas share a call.
+    fn id_of(&self, charges: &[Charge<'_>]) -> SetId {
+        let mut hasher = SipHasher13::new_with_key(&self.secret);
+        for charge in charges {
+            hasher.write(charge.key.as_bytes());
+            hasher.write_u8(u8::from(charge.enforce));
+            hasher.write_u64(charge.cost);
+            hasher.write_u64(charge.terms.fingerprint);
+        }
+        let hash = hasher.finish128();
+        SetId(u128::from(hash.h1) << 64 | u128::from(hash.h2))
+    }
+
+    fn trip(&self, reason: &str) {
+        if self.breaker.trip() {
+            self.tell_trip(reason);
+        }
+    }
+
+    fn failed(&self, reason: &str) {
+        if self.breaker.failed() {
+            self.tell_trip(reason);
+        }
+    }
+
+    fn tell_trip(&self, reason: &str) {
+        self.metrics.up.set(0);
+        // away for long, others may have ceased to count this gateway
+        self.known_since_us.store(0, Ordering::Relaxed);
+        self.metrics.trips.inc();
+        self.tripped.notify_one();
+        self.deaf.notify_waiters();
+        tracing::warn!(
+            gateways = self.gateways.load(Ordering::Relaxed),
+            "the shared store is out: {reason}; policies go by their outage mode"
+        );
+    }
+}
+
+/// Sweeps after which what is hot is counted anew.
+const HEAT_TURNS: usize = 256;
+
+/// What the requests of one line want.
+pub(super) struct Wants {
+    buckets: Arc<Buckets>,
+    /// longest life of leases; 0: strict
+    lease_ttl_us: u64,
+    /// the fingerprints of the quotas
+    fingerprints: SmallVec<[u64; 2]>,
+}
+
+impl Wants {
+    fn of(charges: &[Charge<'_>]) -> Self {
+        Wants {
+            buckets: Arc::new(wanted(charges)),
+            lease_ttl_us: lease_ttl_us(charges),
+            fingerprints: charges
+                .iter()
+                .map(|charge| charge.terms.fingerprint)
+                .collect(),
+        }
+    }
+}
+
+/// A request is leased only if every policy that enforces on it is; the shortest life holds.
+fn lease_ttl_us(charges: &[Charge<'_>]) -> u64 {
+    let enforcing = charges.iter().filter(|charge| charge.enforce);
+    enforcing
+        .map(|charge| charge.terms.lease_ttl_us)
+        .min()
+        .unwrap_or(0)
+}
+
+fn wanted(charges: &[Charge<'_>]) -> Buckets {
+    let wanted = |charge: &Charge<'_>| Wanted {
+        key: charge.key,
+        quota: charge.quota.clone(),
+        cost: charge.cost,
+        mode: if charge.enforce {
+            Mode::Enforce
+        } else {
+            Mode::Shadow
+        },
+    };
+    charges.iter().map(wanted).collect()
+}
+
+/// The store's clock as replies tell it, carried forward by our own.
+struct StoreClock {
+    wall: Clock,
+    origin: Stopwatch,
+    /// the store's time at `origin`, microseconds; 0: not known yet
+    at_origin_us: AtomicU64,
+}
+
+impl Default for StoreClock {
+    fn default() -> Self {
+        StoreClock {
+            wall: Clock::new(),
+            origin: Stopwatch::start(),
+            at_origin_us: AtomicU64::new(0),
+        }
+    }
+}
+
+impl StoreClock {
+    /// Microseconds since the Unix epoch; `None` before the first reply.
+    fn now_us(&self) -> Option<u64> {
+        match self.at_origin_us.load(Ordering::Relaxed) {
+            0 => None,
+            at_origin_us => Some(at_origin_us + self.origin.elapsed_us()),
+        }
+    }
+
+    /// Our own wall clock, for want of the store's.
+    fn guess_us(&self) -> u64 {
+        self.wall.now_us()
+    }
+
+    /// Microseconds on our own clock, which never steps; at least 1.
+    fn here_us(&self) -> u64 {
+        self.origin.elapsed_us() + 1
+    }
+
+    /// A reply says what time it is.
+    fn is_told(&self, now_us: u64) {
+        let at_origin_us = now_us.saturating_sub(self.origin.elapsed_us()).max(1);
+        self.at_origin_us.store(at_origin_us, Ordering::Relaxed);
+    }
+}

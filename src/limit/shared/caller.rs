@@ -1,0 +1,222 @@
+//! One call to the store for everybody whose turn it is, and what becomes of its reply.
+
+use super::leasing::Asked;
+use super::{Shared, Wants};
+use crate::limit::batch::{Turn, Verdict, Waiter};
+use crate::limit::store::redis::link::CallFailed;
+use crate::limit::store::redis::wire::{self, Frame, Granted, Refund, Set};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio::time::Instant;
+
+/// Most bucket sets in one call.
+const MAX_SETS: usize = 16;
+
+impl Shared {
+    /// Makes a call soon: after the tasks that are ready now have joined their lines.
+    pub(super) fn ask(self: &Arc<Self>) {
+        tokio::spawn(self.clone().call());
+    }
+
+    async fn call(self: Arc<Self>) {
+        tokio::task::yield_now().await;
+        let most = if self.link.is_cluster() { 1 } else { MAX_SETS };
+        let (mut turns, more) = self.lines.take(most);
+        if more {
+            self.ask();
+        }
+        if turns.is_empty() {
+            return;
+        }
+        let sent_us = self.clock.here_us();
+        let asked: Vec<Asked> = turns.iter().map(|turn| self.asked(turn, sent_us)).collect();
+        let sets: Vec<Set> = turns
+            .iter()
+            .zip(&asked)
+            .map(|(turn, asked)| set_of(turn, asked))
+            .collect();
+        let reply = self.reply_or_deadlines(&sets, &mut turns).await;
+        match reply {
+            Ok(granted) => {
+                self.breaker.succeeded();
+                let replies = sets.into_iter().zip(granted);
+                for ((turn, asked), (set, granted)) in turns.iter_mut().zip(asked).zip(replies) {
+                    self.tell(turn, &set, &granted);
+                    self.remember(turn, &set, &granted, sent_us);
+                    self.lease(turn, asked, set, granted, sent_us);
+                }
+            }
+            Err(error) => {
+                self.metrics.errors.inc();
+                self.trip_or_count(&error);
+                for (turn, asked) in turns.iter_mut().zip(asked) {
+                    self.leases.unreserve(&asked.reserved);
+                    self.give_up_on(std::mem::take(&mut turn.waiters));
+                }
+            }
+        }
+        for turn in turns {
+            if self.lines.done(turn.id) {
+                self.ask();
+            }
+        }
+    }
+
+    /// Sends the call; who has waited long enough meanwhile is told so, whether in it or behind it.
+    async fn reply_or_deadlines(
+        &self,
+        sets: &[Set],
+        turns: &mut [Turn<Wants>],
+    ) -> Result<Vec<Granted>, CallFailed> {
+        let mut call = std::pin::pin!(self.spend_in_store(sets));
+        loop {
+            let deadline = self.next_deadline(turns);
+            tokio::select! {
+                biased;
+                reply = &mut call => return reply,
+                () = tokio::time::sleep_until(deadline) => self.expire(turns),
+            }
+        }
+    }
+
+    pub(super) async fn spend_in_store(&self, sets: &[Set]) -> Result<Vec<Granted>, CallFailed> {
+        let prefix = &self.settings.prefix;
+        let call = wire::spend(&self.frame(), prefix, sets, self.store_us());
+        self.metrics.calls.inc();
+        let timer = self.metrics.call_seconds.start_timer();
+        let reply = self.link.call(&call).await?;
+        timer.observe_duration();
+        let granted = wire::decode(&reply, sets)?;
+        if let Some(first) = granted.first() {
+            self.clock.is_told(first.now_us);
+        }
+        Ok(granted)
+    }
+
+    pub(super) fn frame(&self) -> Frame<'_> {
+        Frame {
+            gateway: &self.gateway,
+            permit_ttl_us: super::permits::TTL.as_micros() as u64,
+            gateways: self.gateways.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The store's clock as we know it, microseconds; before the first reply it is ours.
+    pub(super) fn store_us(&self) -> u64 {
+        self.clock.now_us().unwrap_or_else(|| self.clock.guess_us())
+    }
+
+    fn next_deadline(&self, turns: &[Turn<Wants>]) -> Instant {
+        let of_turn = |turn: &Turn<Wants>| match turn.waiters.first() {
+            Some(waiter) => Some(waiter.deadline),
+            None => self.lines.next_deadline(turn.id),
+        };
+        let next = turns.iter().filter_map(of_turn).min();
+        // who joins a line from now on waits at least until then
+        next.unwrap_or_else(|| Instant::now() + self.settings.timeout)
+    }
+
+    fn expire(&self, turns: &mut [Turn<Wants>]) {
+        let now = Instant::now();
+        for turn in turns {
+            let due = turn.waiters.partition_point(|waiter| waiter.deadline <= now);
+            let mut waited: Vec<Waiter> = turn.waiters.drain(..due).collect();
+            waited.extend(self.lines.expired(turn.id, now));
+            for _ in &waited {
+                self.metrics.deadlines.inc();
+                self.failed("no answer within the deadline");
+            }
+            self.give_up_on(waited);
+        }
+    }
+
+    fn give_up_on(&self, waiters: Vec<Waiter>) {
+        self.waiting.fetch_sub(waiters.len(), Ordering::Relaxed);
+        for waiter in waiters {
+            // who does not listen any more needs no verdict
+            let _ = waiter.answer.send(Verdict::Unavailable);
+        }
+    }
+
+    /// Hands the decisions out in the order of arrival; units that nobody takes go back.
+    fn tell(self: &Arc<Self>, turn: &mut Turn<Wants>, set: &Set, granted: &Granted) {
+        for (wanted, bucket) in set.buckets.iter().zip(&granted.buckets) {
+            let state = bucket.state.rebuilt();
+            self.outage
+                .saw(&wanted.key, &wanted.quota, state, granted.now_us);
+        }
+        let waiters = std::mem::take(&mut turn.waiters);
+        self.waiting.fetch_sub(waiters.len(), Ordering::Relaxed);
+        self.metrics.decided.inc_by(waiters.len() as u64);
+        // who has given up meanwhile leaves units behind
+        let mut unclaimed = set
+            .requests
+            .min(granted.granted)
+            .saturating_sub(waiters.len() as u64);
+        for (nth, waiter) in waiters.into_iter().enumerate() {
+            let decision = granted.decision(set, nth as u64);
+            let allowed = decision.allowed;
+            let permits = allowed
+                .then(|| {
+                    let taken = set.buckets.iter().zip(&decision.buckets);
+                    self.permits(
+                        taken
+                            .filter(|(_, bucket)| bucket.answer.admits())
+                            .map(|(wanted, _)| (&wanted.key, &wanted.quota, wanted.cost)),
+                    )
+                })
+                .flatten();
+            let verdict = Verdict::Decided(decision, permits);
+            if waiter.answer.send(verdict).is_err() && allowed {
+                unclaimed += 1;
+            }
+        }
+        if unclaimed > 0 {
+            self.hand_back(set, granted, unclaimed);
+        }
+    }
+
+    /// Returns the units of `requests` of a set in the background. A request's permits return by
+    /// themselves.
+    pub(super) fn hand_back(self: &Arc<Self>, set: &Set, granted: &Granted, requests: u64) {
+        let refunds = wire::refunds(set, granted, requests);
+        self.metrics.refunded.inc_by(requests);
+        let shared = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = shared.refund(&refunds).await {
+                tracing::debug!("units that nobody claimed are lost: {error}");
+            }
+        });
+    }
+
+    async fn refund(&self, refunds: &[Refund]) -> Result<(), CallFailed> {
+        let most = if self.link.is_cluster() { 1 } else { 64 };
+        for some in refunds.chunks(most) {
+            let prefix = &self.settings.prefix;
+            let call = wire::refund(&self.frame(), prefix, some, self.store_us());
+            self.link.call(&call).await?;
+        }
+        Ok(())
+    }
+
+    /// Without a connection nobody needs to try; another failure is counted.
+    pub(super) fn trip_or_count(&self, error: &CallFailed) {
+        match error {
+            CallFailed::Redis(_) | CallFailed::Reply(_) if self.link.is_up() => self.failed(&error.to_string()),
+            _ => self.trip(&error.to_string()),
+        }
+    }
+}
+
+fn set_of(turn: &Turn<Wants>, asked: &Asked) -> Set {
+    Set {
+        buckets: turn.buckets.buckets.clone(),
+        requests: turn.waiters.len() as u64,
+        extra: asked.extra,
+        lease_us: if asked.extra > 0 {
+            turn.buckets.lease_ttl_us
+        } else {
+            0
+        },
+    }
+}

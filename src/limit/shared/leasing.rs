@@ -1,0 +1,224 @@
+//! What a gateway knows without asking: refusals that still hold, units taken in advance.
+
+use super::{Shared, Wants, lease_ttl_us};
+use crate::limit::algorithm::Answer;
+use crate::limit::batch::{SetId, Turn};
+use crate::limit::decision::{Charge, Decision};
+use crate::limit::lease::{BETWEEN_US, Cap, Lease, Reserved, Served};
+use crate::limit::refusals::{LONGEST_US, Refusal};
+use crate::limit::store::redis::wire::{Granted, Mode, Set, Wanted};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Seen less often than this since the estimate started over, a key is cold: it gets no lease and
+/// no entry in the memory of refusals.
+const HANDFUL: u64 = 4;
+
+/// How long a new gateway waits with its first lease: until all others have counted it.
+const OTHERS_KNOW_US: u64 = 2_500_000;
+
+/// Between looks for leases that have ended.
+const TURN: Duration = Duration::from_millis(20);
+
+/// Units taken in advance: for whom, and what the store said.
+pub(super) struct Grant {
+    set: Set,
+    granted: Granted,
+}
+
+/// What a call asks for beside its requests.
+pub(super) struct Asked {
+    pub(super) extra: u64,
+    pub(super) reserved: Reserved,
+}
+
+impl Shared {
+    /// The decision, where it needs no call.
+    pub(super) fn known(
+        self: &Arc<Self>,
+        id: SetId,
+        charges: &[Charge<'_>],
+        here_us: u64,
+    ) -> Option<Decision> {
+        let store_us = self.clock.now_us()?;
+        if let Some(refused) = self.refusals.decide(charges, here_us, store_us) {
+            self.metrics.refused_here.inc();
+            return Some(refused);
+        }
+        let ttl_us = lease_ttl_us(charges);
+        if ttl_us == 0 {
+            return None;
+        }
+        let Served {
+            nth,
+            granted,
+            renew,
+        } = self.leases.serve(id, here_us, ttl_us)?;
+        if renew && !self.breaker.is_open() && self.lines.join(id, || Wants::of(charges), None) {
+            self.ask();
+        }
+        self.metrics.served.inc();
+        Some(granted.granted.decision(&granted.set, nth))
+    }
+
+    /// How many units to take in advance in the call that is about to be made.
+    pub(super) fn asked(&self, turn: &Turn<Wants>, here_us: u64) -> Asked {
+        let nothing = Asked {
+            extra: 0,
+            reserved: Reserved::new(),
+        };
+        let wants = &turn.buckets;
+        let known_since_us = self.known_since_us.load(Ordering::Relaxed);
+        let known = known_since_us > 0 && here_us >= known_since_us + OTHERS_KNOW_US;
+        if wants.lease_ttl_us == 0 || !known {
+            return nothing;
+        }
+        if self.heat.count(turn.id, turn.waiters.len() as u64) >= HANDFUL {
+            self.leases.is_hot(turn.id, here_us);
+        }
+        let gateways = self.gateways.load(Ordering::Relaxed);
+        let caps: Vec<Cap> = wants
+            .buckets
+            .iter()
+            .filter(|wanted| matches!(wanted.mode, Mode::Enforce))
+            .map(|wanted| cap(wanted, wants.lease_ttl_us, gateways))
+            .collect();
+        let (extra, reserved) = self.leases.wish(turn.id, here_us, wants.lease_ttl_us, &caps);
+        Asked { extra, reserved }
+    }
+
+    /// Keeps what was granted beyond the requests of the call.
+    pub(super) fn lease(
+        self: &Arc<Self>,
+        turn: &Turn<Wants>,
+        asked: Asked,
+        set: Set,
+        granted: Granted,
+        sent_us: u64,
+    ) {
+        let extra = granted.granted.saturating_sub(set.requests);
+        if extra == 0 {
+            return self.leases.unreserve(&asked.reserved);
+        }
+        // what was not granted is not held
+        let unused = asked.extra.saturating_sub(extra);
+        let per_request = |units: u64| units / asked.extra.max(1);
+        let too_much: Reserved = asked
+            .reserved
+            .iter()
+            .map(|(key, units)| (*key, per_request(*units) * unused))
+            .collect();
+        let reserved: Reserved = asked
+            .reserved
+            .iter()
+            .map(|(key, units)| (*key, per_request(*units) * extra))
+            .collect();
+        self.leases.unreserve(&too_much);
+        self.metrics
+            .leased_most
+            .set(self.metrics.leased_most.get().max(self.leases.reserved() as i64));
+        let window_us = windows_end_in(&set, &granted);
+        let lease = Lease {
+            size: extra,
+            left: extra,
+            next: set.requests,
+            ends_us: sent_us + turn.buckets.lease_ttl_us.min(window_us),
+            reserved,
+            granted: Arc::new(Grant { set, granted }),
+        };
+        if let Err(lease) = self.leases.begins(turn.id, lease) {
+            self.ends(lease);
+        }
+    }
+
+    fn ends(self: &Arc<Self>, lease: Lease<Grant>) {
+        self.leases.unreserve(&lease.reserved);
+        if lease.left > 0 {
+            let Grant { set, granted } = lease.granted.as_ref();
+            self.hand_back(set, granted, lease.left);
+        }
+    }
+
+    /// Hands back what is left of leases that have ended.
+    pub(super) async fn end_leases(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(TURN).await;
+            if self.leases.is_empty() {
+                continue;
+            }
+            for lease in self.leases.ended(self.clock.here_us()) {
+                if lease.left > 0 {
+                    let Grant { set, granted } = lease.granted.as_ref();
+                    self.hand_back(set, granted, lease.left);
+                }
+            }
+        }
+    }
+
+    /// Remembers which buckets have just refused.
+    pub(super) fn remember(
+        &self,
+        turn: &Turn<Wants>,
+        set: &Set,
+        granted: &Granted,
+        sent_us: u64,
+    ) {
+        if granted.granted >= set.requests || !self.listening.load(Ordering::Relaxed) {
+            return;
+        }
+        let wants = &turn.buckets;
+        let longest_us = match wants.lease_ttl_us {
+            0 => LONGEST_US,
+            ttl_us => LONGEST_US.min(ttl_us),
+        };
+        let decision = granted.decision(set, granted.granted);
+        let buckets = set.buckets.iter().zip(&decision.buckets);
+        for ((wanted, bucket), fingerprint) in buckets.zip(&wants.fingerprints) {
+            let Answer::Refuse { retry_after_us } = bucket.answer else {
+                continue;
+            };
+            let refused = set.requests - granted.granted;
+            let enforces = matches!(wanted.mode, Mode::Enforce) && !wanted.quota.is_concurrency();
+            if !enforces || self.heat.count(wanted.key, refused) < HANDFUL {
+                continue;
+            }
+            let room_us = retry_after_us.unwrap_or(LONGEST_US);
+            let refusal = Refusal {
+                fingerprint: *fingerprint,
+                cost: wanted.cost,
+                until_us: sent_us + room_us.min(longest_us),
+                room_at_us: retry_after_us.map(|after| sent_us + after),
+                remaining: bucket.reading.remaining,
+                whole_at_us: sent_us + bucket.reading.reset_after_us,
+            };
+            self.refusals.remember(&wanted.key, refusal, sent_us);
+        }
+    }
+}
+
+/// `rate * ttl / gateways` units, rounded down.
+fn cap(wanted: &Wanted, ttl_us: u64, gateways: u64) -> Cap {
+    let units = wanted
+        .quota
+        .earned(ttl_us)
+        .checked_div(gateways)
+        .unwrap_or(0);
+    Cap {
+        key: wanted.key,
+        units,
+        cost: wanted.cost,
+    }
+}
+
+/// A lease of a window's units ends with the window.
+fn windows_end_in(set: &Set, granted: &Granted) -> u64 {
+    let ends = set
+        .buckets
+        .iter()
+        .filter_map(|wanted| wanted.quota.window_left(granted.now_us));
+    ends.min().unwrap_or(u64::MAX / 2)
+}
+
+/// A call for the sake of a lease alone is made this often at most.
+const _: () = assert!(BETWEEN_US >= 40_000);

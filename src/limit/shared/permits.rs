@@ -1,0 +1,173 @@
+//! Units of `concurrency` buckets that requests of this gateway hold in the store: given back when
+//! the request ends, however it ends, and kept alive until then.
+
+use super::Shared;
+use crate::limit::descriptor::BucketKey;
+use crate::limit::quota::Quota;
+use crate::limit::store::redis::link::CallFailed;
+use crate::limit::store::redis::wire;
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long units stay taken without being renewed: a gateway that was killed gives back what it
+/// held after this.
+pub(super) const TTL: Duration = Duration::from_secs(5);
+
+/// Most buckets in one call.
+const MOST: usize = 128;
+
+/// What one request holds; dropping it gives the units back.
+pub struct Permits {
+    owner: Arc<Shared>,
+    keys: SmallVec<[(BucketKey, u64); 1]>,
+}
+
+impl Drop for Permits {
+    fn drop(&mut self) {
+        if self.owner.ledger.gives_back(&self.keys) {
+            self.owner.clone().give_back_soon();
+        }
+    }
+}
+
+/// What all requests of this gateway hold, and what has yet to be given back.
+#[derive(Default)]
+pub(super) struct Ledger {
+    books: Mutex<Books>,
+}
+
+#[derive(Default)]
+struct Books {
+    held: HashMap<BucketKey, u64>,
+    owed: HashMap<BucketKey, u64>,
+    /// is somebody about to give back what is owed?
+    asked: bool,
+}
+
+impl Ledger {
+    /// Units the store has granted to one request.
+    fn takes(&self, keys: &[(BucketKey, u64)]) {
+        let mut books = self.books.lock();
+        for (key, units) in keys {
+            *books.held.entry(*key).or_default() += units;
+        }
+    }
+
+    /// True: somebody is needed to tell the store.
+    fn gives_back(&self, keys: &[(BucketKey, u64)]) -> bool {
+        let mut books = self.books.lock();
+        for (key, units) in keys {
+            if let Some(held) = books.held.get_mut(key) {
+                *held = held.saturating_sub(*units);
+                if *held == 0 {
+                    books.held.remove(key);
+                }
+            }
+            *books.owed.entry(*key).or_default() += units;
+        }
+        !std::mem::replace(&mut books.asked, true)
+    }
+
+    /// What to give back now, and whether there is more.
+    fn take_owed(&self, most: usize) -> (Vec<(BucketKey, u64)>, bool) {
+        let mut books = self.books.lock();
+        let keys: Vec<BucketKey> = books.owed.keys().take(most).copied().collect();
+        let taken = keys
+            .into_iter()
+            .filter_map(|key| books.owed.remove_entry(&key))
+            .collect();
+        books.asked = !books.owed.is_empty();
+        (taken, books.asked)
+    }
+
+    /// All that is held. What was owed is dropped: the store is about to be told the whole.
+    pub(super) fn held_exactly(&self) -> Vec<(BucketKey, u64)> {
+        let mut books = self.books.lock();
+        books.owed.clear();
+        books.asked = false;
+        books.held.iter().map(|(key, units)| (*key, *units)).collect()
+    }
+
+    /// The buckets in which anything is held.
+    pub(super) fn keys(&self) -> Vec<BucketKey> {
+        self.books.lock().held.keys().copied().collect()
+    }
+}
+
+impl Shared {
+    /// The permits of a granted request; `None` where it has taken none.
+    pub(super) fn permits<'a>(
+        self: &Arc<Self>,
+        taken: impl Iterator<Item = (&'a BucketKey, &'a Quota, u64)>,
+    ) -> Option<Permits> {
+        let keys: SmallVec<[(BucketKey, u64); 1]> = taken
+            .filter(|(_, quota, cost)| quota.is_concurrency() && *cost > 0)
+            .map(|(key, _, cost)| (*key, cost))
+            .collect();
+        if keys.is_empty() {
+            return None;
+        }
+        self.ledger.takes(&keys);
+        Some(Permits {
+            owner: self.clone(),
+            keys,
+        })
+    }
+
+    /// Tells the store in the background. Where there is no runtime any more the process is about
+    /// to end, and the units come back by themselves.
+    fn give_back_soon(self: Arc<Self>) {
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(self.give_back());
+        }
+    }
+
+    async fn give_back(self: Arc<Self>) {
+        // others that end in this turn of the runtime go along
+        tokio::task::yield_now().await;
+        loop {
+            let (owed, more) = self.ledger.take_owed(self.at_once());
+            if owed.is_empty() {
+                return;
+            }
+            if let Err(error) = self.release(&owed).await {
+                // nobody knows whether it was done: recovery tells the store the whole
+                return self.trip(&error.to_string());
+            }
+            if !more {
+                return;
+            }
+        }
+    }
+
+    /// Gives back units of `concurrency` buckets.
+    async fn release(&self, owed: &[(BucketKey, u64)]) -> Result<(), CallFailed> {
+        let call = wire::release(&self.frame(), &self.settings.prefix, owed);
+        self.link.call(&call).await.map(drop)
+    }
+
+    /// Keeps what requests hold from expiring; how much that is, the store has counted itself.
+    pub(super) async fn renew(&self) -> Result<(), CallFailed> {
+        for keys in self.ledger.keys().chunks(self.at_once()) {
+            let call = wire::keep(&self.frame(), &self.settings.prefix, keys);
+            self.link.call(&call).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells the store exactly what requests hold, while it is asked for nothing else.
+    pub(super) async fn hold_exactly(&self) -> Result<(), CallFailed> {
+        for held in self.ledger.held_exactly().chunks(self.at_once()) {
+            let call = wire::renew(&self.frame(), &self.settings.prefix, held);
+            self.link.call(&call).await?;
+        }
+        Ok(())
+    }
+
+    fn at_once(&self) -> usize {
+        if self.link.is_cluster() { 1 } else { MOST }
+    }
+}

@@ -1,0 +1,8 @@
+//! Buckets in Redis, shared by all gateways: the connection, the scripts, what is sent and what comes back.
+
+pub mod link;
+pub mod script;
+pub mod wire;
+
+#[cfg(test)]
+mod equality;

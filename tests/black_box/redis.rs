@@ -1,0 +1,17 @@
+//! Real Redis servers for the tests: alone, as a cluster, behind sentinels, at the end of a bad wire.
+
+mod certificates;
+mod cluster;
+mod ports;
+mod process;
+mod resp;
+mod sentinel;
+mod server;
+mod smoke;
+mod wire;
+
+pub(crate) use cluster::RedisCluster;
+pub(crate) use resp::{RedisConnection, Reply};
+pub(crate) use sentinel::RedisSentinel;
+pub(crate) use server::RedisServer;
+pub(crate) use wire::Wire;
