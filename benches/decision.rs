@@ -17,6 +17,7 @@ use tidegate::auth::failures::FailureGuard;
 use tidegate::config::{Environment, parse};
 use tidegate::limit::decision::{Charge, Terms};
 use tidegate::limit::descriptor::{BucketKey, KeyWriter};
+use tidegate::limit::limiter::Limiter;
 use tidegate::limit::quota::Quota;
 use tidegate::limit::store::memory::MemoryStore;
 use tidegate::snapshot::{Running, assemble};
@@ -167,7 +168,7 @@ fn fill() -> Running {
     let metrics = Metrics::new().expect("distinct metrics");
     let snapshot = assemble(&loaded, &metrics).expect("a snapshot");
     let failures = FailureGuard::new(30, 60_000_000).expect("a valid guard");
-    let running = Running::new(snapshot, MemoryStore::new(2_000_000), failures, metrics);
+    let running = Running::new(snapshot, Limiter::embedded(2_000_000), failures, metrics);
     let snapshot = running.snapshot();
     for (client, user) in (0..CLIENTS).flat_map(|client| (0..USERS).map(move |user| (client, user)))
     {

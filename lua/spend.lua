@@ -46,27 +46,24 @@ local now = time[1] * 1000000 + time[2]
 local MICRO, STEPS, LARGEST = 1000000, 1048576, 9007199254740991
 local reply, r = { now }, 1
 local texts -- what MGET answered, for all keys
--- states by the first index of their key: a level or units, the units before, their time; when they will be empty
-local index_of, kinds, A, B, T, ends, dirty = {}, {}, {}, {}, {}, {}, {}
--- by index of KEYS, before anything is charged: the state brought to now, the room and the step of one request in the
--- unit of the state, how many requests fit, when it will be empty
-local slots, modes, costs, bases, befores, whens, steps, rooms, fits, stops, thirds = {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}
-local numerators, denominators = {}, {}
+local states, dirty = {}, {} -- by key; those to be written
+local buckets = {} -- by index of KEYS
 
--- level:ts, units:ts or current:previous:ts; a foreign type or text is an empty bucket
+-- The state of the bucket at j: a level or units, those of the window before, when. It is level:ts, units:ts or
+-- current:previous:ts; a foreign type or text is an empty bucket.
 local function read(j, kind)
-  texts = texts or call('MGET', unpack(KEYS))
-  local text, a, b, t = texts[j], nil, 0, nil
-  if text and kind == 'n' then
-    a, b, t = match(text, '^(%d+):(%d+):(%d+)$')
-  elseif text then
-    a, t = match(text, '^(%d+):(%d+)$')
+  local a, b, t
+  if kind ~= 's' and kind ~= 'c' then
+    texts = texts or call('MGET', unpack(KEYS))
+    local text = texts[j]
+    if text and kind == 'n' then
+      a, b, t = match(text, '^(%d+):(%d+):(%d+)$')
+    elseif text then
+      a, t = match(text, '^(%d+):(%d+)$')
+    end
   end
-  if t then
-    A[j], B[j], T[j] = a + 0, b + 0, t + 0
-  else
-    A[j], B[j], T[j] = 0, 0, 0
-  end
+  if not t then return { key = KEYS[j], kind = kind, a = 0, b = 0, t = 0, ends = false } end
+  return { key = KEYS[j], kind = kind, a = a + 0, b = (b or 0) + 0, t = t + 0, ends = false }
 end
 
 -- milliseconds from now to a time, rounded up
@@ -77,12 +74,11 @@ local function ttl(until_us)
 end
 
 -- The kinds other than token_bucket. Functions cost time in every call, so these are made where they are needed:
--- look(j, s, kind, i) brings state s to now for the bucket at j, whose arguments follow ARGV[i], and returns the index
--- of the last one; charge(j, s, units, lease_us) and write(s) are for states that are not texts.
+-- look brings the state of a bucket, whose arguments follow ARGV[i], to now and returns the index of the last one; the
+-- others are for states that are not texts.
 local look, charge, report, write
 
 local function others()
-  local logs, flights = {}, {}
   local gateway, permit_us = ARGV[1], ARGV[2] + 0
 
   local function leaked(numerator, denominator, elapsed)
@@ -90,10 +86,10 @@ local function others()
     return whole * numerator + floor((elapsed - whole * denominator) * numerator / denominator)
   end
 
-  local function look_leaky(j, s, i)
-    local cost, count, max_delay = costs[j], ARGV[i + 1] + 0, ARGV[i + 4] + 0
+  local function look_leaky(b, s, i)
+    local cost, count, max_delay = b.cost, ARGV[i + 1] + 0, ARGV[i + 4] + 0
     local numerator, denominator = ARGV[i + 2] + 0, ARGV[i + 3] + 0
-    local level, ts = A[s], T[s]
+    local level, ts = s.a, s.t
     local later = ts > now and ts or now
     local delay = 0
     if level > 0 then
@@ -110,14 +106,14 @@ local function others()
       fit = 1
       if behind > 0 and cost > 0 then fit = 1 + floor(behind / (cost * MICRO)) end
     end
-    bases[j], whens[j], steps[j], fits[j], thirds[j] = level, later, cost * MICRO, fit, delay
-    rooms[j] = leaked(numerator, denominator, max_delay) + MICRO - level
-    numerators[j], denominators[j] = numerator, denominator
+    b.base, b.when, b.step, b.fit, b.third = level, later, cost * MICRO, fit, delay
+    b.room = leaked(numerator, denominator, max_delay) + MICRO - level
+    b.numerator, b.denominator = numerator, denominator
     return i + 4
   end
 
-  local function look_fixed(j, s, i)
-    local count, period, ts = ARGV[i + 1] + 0, ARGV[i + 2] + 0, T[s]
+  local function look_fixed(b, s, i)
+    local count, period, ts = ARGV[i + 1] + 0, ARGV[i + 2] + 0, s.t
     local later = ts > now and ts or now
     local start, stop
     if period > 0 then
@@ -137,28 +133,28 @@ local function others()
       end
       i = i + 6
     end
-    local used = ts >= start and A[s] or 0
-    bases[j], whens[j], steps[j], rooms[j], stops[j] = used, later, costs[j], count - used, stop
+    local used = ts >= start and s.a or 0
+    b.base, b.when, b.step, b.room, b.stop = used, later, b.cost, count - used, stop
     return i
   end
 
-  local function look_counter(j, s, i)
-    local count, period, ts = ARGV[i + 1] + 0, ARGV[i + 2] + 0, T[s]
+  local function look_counter(b, s, i)
+    local count, period, ts = ARGV[i + 1] + 0, ARGV[i + 2] + 0, s.t
     local later = ts > now and ts or now
     local start = later - later % period
     local current, previous = 0, 0
     if ts >= start then
-      current, previous = A[s], B[s]
+      current, previous = s.a, s.b
     elseif ts + period >= start then
-      previous = A[s]
+      previous = s.a
     end
     -- the elapsed part of the window in steps, rounded down; in ticks that keep the products below 2^53
     local tick = 1
     while period / tick >= 4294967296 do tick = tick * 2 end
     local elapsed = floor(floor((later - start) / tick) * STEPS / ceil(period / tick))
     local used = previous * (STEPS - elapsed) + current * STEPS
-    bases[j], befores[j], whens[j], steps[j] = current, previous, later, costs[j]
-    rooms[j], stops[j] = floor((count * STEPS - used) / STEPS), start + 2 * period
+    b.base, b.before, b.when, b.step = current, previous, later, b.cost
+    b.room, b.stop = floor((count * STEPS - used) / STEPS), start + 2 * period
     return i + 2
   end
 
@@ -197,10 +193,10 @@ local function others()
     return log.dates[n], log.totals[n]
   end
 
-  local function look_log(j, s, i)
+  local function look_log(b, s, i)
     local count, period = ARGV[i + 1] + 0, ARGV[i + 2] + 0
-    local log = logs[s] or read_log(KEYS[j])
-    logs[s] = log
+    local log = s.log or read_log(s.key)
+    s.log = log
     local instant = log.ts > now and log.ts or now
     local newest = log.tail[#log.tail]
     local used, out = 0, log.out
@@ -213,17 +209,17 @@ local function others()
       local _, before = element(log, out + 1)
       used = log.total - before
     end
-    bases[j], whens[j], befores[j], stops[j] = used, instant, out, period
-    steps[j], rooms[j] = costs[j], count - used
+    b.base, b.when, b.before, b.stop = used, instant, out, period
+    b.step, b.room = b.cost, count - used
     return i + 2
   end
 
-  local function charge_log(j, s, units, lease_us)
-    local log, instant = logs[s], whens[j]
-    if befores[j] < 0 then
+  local function charge_log(b, s, units, lease_us)
+    local log, instant = s.log, b.when
+    if b.before < 0 then
       log.replace, log.out, log.total, log.tail = true, 0, 0, {}
     else
-      log.out = befores[j]
+      log.out = b.before
     end
     local date, newest = instant + lease_us, log.tail[#log.tail]
     log.total, log.ts = log.total + units, instant
@@ -232,7 +228,7 @@ local function others()
     else
       log.tail[#log.tail + 1] = { date = date, total = log.total, ts = instant, added = true }
     end
-    befores[j], bases[j], ends[s] = log.out, bases[j] + units, date + stops[j]
+    b.before, b.base, s.ends = log.out, b.base + units, date + b.stop
   end
 
   -- microseconds until at most `target` units are inside: until the entry leaves after which no more are left
@@ -261,18 +257,18 @@ local function others()
     return wait > 0 and wait or 0
   end
 
-  local function report_log(j, s)
-    local log, used = logs[s], bases[j]
-    local newest, count = log.tail[#log.tail], ARGV[thirds[j]] + 0
+  local function report_log(b, s)
+    local log, used = s.log, b.base
+    local newest, count = log.tail[#log.tail], ARGV[b.third] + 0
     local retry = 0
-    if costs[j] > 0 and costs[j] <= count and used + costs[j] > count then
-      retry = retry_after(log, befores[j], stops[j], count - costs[j])
+    if b.cost > 0 and b.cost <= count and used + b.cost > count then
+      retry = retry_after(log, b.before, b.stop, count - b.cost)
     end
     return used, newest and newest.date or 0, retry
   end
 
   local function write_log(s)
-    local log, added = logs[s], {}
+    local log, added = s.log, {}
     for _, new in ipairs(log.tail) do
       local text = format('%.0f:%.0f', new.date, new.total)
       if new.ts ~= new.date then text = text .. format(':%.0f', new.ts) end
@@ -285,16 +281,16 @@ local function others()
       call('RPUSH', log.key, unpack(added))
     end
     if log.out > 0 then call('LTRIM', log.key, log.out, -1) end
-    call('PEXPIRE', log.key, ttl(ends[s]))
+    call('PEXPIRE', log.key, ttl(s.ends))
   end
 
   -- Requests in flight are a hash: gateway -> units:expires. Expired fields count for nothing.
-  local function look_flight(j, s, i)
-    local flight = flights[s]
+  local function look_flight(b, s, i)
+    local flight = s.flight
     if not flight then
-      local fields = redis.pcall('HGETALL', KEYS[j])
-      flight = { key = KEYS[j], total = 0, own = 0, until_us = 0, dead = {}, foreign = fields.err ~= nil }
-      flights[s] = flight
+      local fields = redis.pcall('HGETALL', s.key)
+      flight = { key = s.key, total = 0, own = 0, until_us = 0, dead = {}, foreign = fields.err ~= nil }
+      s.flight = flight
       for f = 1, #fields, 2 do
         local units, expires = match(fields[f + 1], '^(%d+):(%d+)$')
         expires = (expires or 0) + 0
@@ -307,12 +303,12 @@ local function others()
         end
       end
     end
-    bases[j], steps[j], rooms[j] = flight.total, costs[j], ARGV[i + 1] - flight.total
+    b.base, b.step, b.room = flight.total, b.cost, ARGV[i + 1] - flight.total
     return i + 1
   end
 
   local function write_flight(s)
-    local flight = flights[s]
+    local flight = s.flight
     local expires = now + permit_us
     if flight.foreign then call('DEL', flight.key) end
     if #flight.dead > 0 then call('HDEL', flight.key, unpack(flight.dead)) end
@@ -320,28 +316,28 @@ local function others()
     call('PEXPIRE', flight.key, ttl(flight.until_us > expires and flight.until_us or expires))
   end
 
-  look = function(j, s, kind, i)
-    if kind == 'l' then return look_leaky(j, s, i) end
-    if kind == 'f' then return look_fixed(j, s, i) end
-    if kind == 'n' then return look_counter(j, s, i) end
-    if kind == 'c' then return look_flight(j, s, i) end
+  look = function(b, s, kind, i)
+    if kind == 'l' then return look_leaky(b, s, i) end
+    if kind == 'f' then return look_fixed(b, s, i) end
+    if kind == 'n' then return look_counter(b, s, i) end
+    if kind == 'c' then return look_flight(b, s, i) end
     if kind ~= 's' then error('unknown kind of bucket') end
-    thirds[j] = i + 1
-    return look_log(j, s, i)
+    b.third = i + 1
+    return look_log(b, s, i)
   end
 
-  charge = function(j, s, kind, units, lease_us)
-    if kind == 's' then return charge_log(j, s, units, lease_us) end
-    flights[s].total, flights[s].own = flights[s].total + units, flights[s].own + units
+  charge = function(b, s, units, lease_us)
+    if s.kind == 's' then return charge_log(b, s, units, lease_us) end
+    s.flight.total, s.flight.own = s.flight.total + units, s.flight.own + units
   end
 
-  report = function(j, s, kind)
-    if kind == 's' then return report_log(j, s) end
-    return flights[s].total, 0, 0
+  report = function(b, s)
+    if s.kind == 's' then return report_log(b, s) end
+    return s.flight.total, 0, 0
   end
 
-  write = function(s, kind)
-    if kind == 's' then return write_log(s) end
+  write = function(s)
+    if s.kind == 's' then return write_log(s) end
     write_flight(s)
   end
 end
@@ -356,39 +352,39 @@ while k < keys do
     local kind, mode, cost = ARGV[i + 1], ARGV[i + 2], ARGV[i + 3] + 0
     i = i + 3
     local key = KEYS[j]
-    local s = index_of[key]
+    local s = states[key]
     if not s then
-      s = j
-      index_of[key], kinds[j] = j, kind
-      if kind ~= 's' and kind ~= 'c' then read(j, kind) end
+      s = read(j, kind)
+      states[key] = s
     end
-    slots[j], modes[j], costs[j] = s, mode, cost
-    local fit
+    local b, fit
     if kind == 't' then
       local numerator, denominator = ARGV[i + 2] + 0, ARGV[i + 3] + 0
-      local level, ts = A[s], T[s]
-      if now > ts then
-        if level > 0 then
-          local elapsed = now - ts
-          local whole = floor(elapsed / denominator)
-          level = level - whole * numerator - floor((elapsed - whole * denominator) * numerator / denominator)
-          if level < 0 then level = 0 end
-        end
-        ts = now
+      local level, ts = s.a, s.t
+      if level > 0 and now > ts then
+        local elapsed = now - ts
+        local whole = floor(elapsed / denominator)
+        level = level - whole * numerator - floor((elapsed - whole * denominator) * numerator / denominator)
+        if level < 0 then level = 0 end
       end
       local room, step = ARGV[i + 1] * MICRO - level, cost * MICRO
-      bases[j], whens[j], rooms[j], steps[j] = level, ts, room, step
-      numerators[j], denominators[j] = numerator, denominator
       fit = floor(room / step)
+      -- eight fields: one more would double the table
+      b = {
+        state = s, mode = mode, base = level, room = room, step = step, fit = fit,
+        numerator = numerator, denominator = denominator,
+      }
       i = i + 3
     else
       if not look then others() end
-      i = look(j, s, kind, i)
-      fit = fits[j] or floor(rooms[j] / steps[j])
+      b = { state = s, mode = mode, cost = cost }
+      i = look(b, s, kind, i)
+      fit = b.fit or floor(b.room / b.step)
       if kind == 'l' or kind == 'c' then extra = 0 end
     end
     if cost == 0 then fit = math.huge elseif fit < 0 then fit = 0 end
-    fits[j] = fit
+    b.fit = fit
+    buckets[j] = b
     if fit < most and mode == 'e' then most = fit end
   end
 
@@ -401,34 +397,37 @@ while k < keys do
   r = r + 1
 
   for j = from, to do
-    local s, kind, taken, units = slots[j], kinds[slots[j]], 0, 0
+    local b = buckets[j]
+    local s, mode, taken, units = b.state, b.mode, 0, 0
+    local kind = s.kind
     if spending then
       taken = granted
-      if modes[j] == 's' and fits[j] < taken then taken = fits[j] end
-      units = taken * steps[j]
-      if modes[j] == 'f' and units > rooms[j] then units = rooms[j] > 0 and rooms[j] or 0 end
+      if mode == 's' and b.fit < taken then taken = b.fit end
+      units = taken * b.step
+      if mode == 'f' and units > b.room then units = b.room > 0 and b.room or 0 end
     end
     if units > 0 then
-      if not ends[s] then dirty[#dirty + 1] = s end
+      if not s.ends then dirty[#dirty + 1] = s end
       if kind == 't' or kind == 'l' then
-        local level, ts, numerator, denominator = bases[j] + units, whens[j], numerators[j], denominators[j]
-        A[s], T[s] = level, ts
+        local level, ts, numerator, denominator = b.base + units, s.t, b.numerator, b.denominator
+        if ts < now then ts = now end
         local whole = floor(level / numerator)
-        ends[s] = ts + whole * denominator + ceil((level - whole * numerator) * denominator / numerator)
+        s.a, s.t = level, ts
+        s.ends = ts + whole * denominator + ceil((level - whole * numerator) * denominator / numerator)
       elseif kind == 'f' or kind == 'n' then
-        A[s], B[s], T[s], ends[s] = bases[j] + units, befores[j] or 0, whens[j], stops[j]
+        s.a, s.b, s.t, s.ends = b.base + units, b.before or 0, b.when, b.stop
       else
-        ends[s] = now
-        charge(j, s, kind, units, granted > requests and lease_us or 0)
+        s.ends = now
+        charge(b, s, units, granted > requests and lease_us or 0)
       end
     end
     reply[r + 1] = taken
     if kind == 's' or kind == 'c' then
-      reply[r + 2], reply[r + 3], reply[r + 4] = report(j, s, kind)
+      reply[r + 2], reply[r + 3], reply[r + 4] = report(b, s)
     elseif kind == 'n' then
-      reply[r + 2], reply[r + 3], reply[r + 4] = A[s], B[s], T[s]
+      reply[r + 2], reply[r + 3], reply[r + 4] = s.a, s.b, s.t
     else
-      reply[r + 2], reply[r + 3], reply[r + 4] = A[s], T[s], thirds[j] or 0
+      reply[r + 2], reply[r + 3], reply[r + 4] = s.a, s.t, b.third or 0
     end
     r = r + 4
   end
@@ -436,13 +435,13 @@ end
 
 for d = 1, #dirty do
   local s = dirty[d]
-  local kind = kinds[s]
+  local kind = s.kind
   if kind == 'n' then
-    call('SET', KEYS[s], format('%.0f:%.0f:%.0f', A[s], B[s], T[s]), 'PX', ttl(ends[s]))
+    call('SET', s.key, format('%.0f:%.0f:%.0f', s.a, s.b, s.t), 'PX', ttl(s.ends))
   elseif kind == 's' or kind == 'c' then
-    write(s, kind)
+    write(s)
   else
-    call('SET', KEYS[s], format('%.0f:%.0f', A[s], T[s]), 'PX', ttl(ends[s]))
+    call('SET', s.key, format('%.0f:%.0f', s.a, s.t), 'PX', ttl(s.ends))
   end
 end
 return reply

@@ -74,6 +74,10 @@ pub(super) fn spend(
 }
 
 /// What came of asking.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "moved once; a box would cost an allocation in each request"
+)]
 pub enum Spending {
     /// all was taken
     Done(Spent),
@@ -156,10 +160,7 @@ fn conclude(
     let in_process = permits.is_none() && decision.source != Source::Redis;
     for ((applied, bucket), charge) in applied.iter_mut().zip(&decision.buckets).zip(charges) {
         applied.decision = *bucket;
-        if in_process
-            && decision.allowed
-            && bucket.answer.admits()
-            && charge.quota.is_concurrency()
+        if in_process && decision.allowed && bucket.answer.admits() && charge.quota.is_concurrency()
         {
             held.push((charge.key, charge.cost));
         }

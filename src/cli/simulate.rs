@@ -1,9 +1,11 @@
 //! `tidegate simulate`: decides a timeline with exactly the code that decides traffic.
 
-use super::{Failure, load};
+use super::{Failure, load, run};
+use crate::config;
 use crate::limit::algorithm::Answer;
-use crate::limit::decision::{Charge, Terms};
+use crate::limit::decision::{Charge, Decision, Terms};
 use crate::limit::store::memory::MemoryStore;
+use crate::limit::store::redis::timeline::Timeline;
 use crate::policy::Policy;
 use crate::telemetry::Metrics;
 use clap::{Args, ValueEnum};
@@ -24,6 +26,26 @@ pub(super) struct Options {
 enum Store {
     /// in this process
     Memory,
+    /// in the Redis of the configuration, by the real scripts, under keys of their own
+    Redis,
+}
+
+/// Where this simulation's buckets are.
+enum Buckets {
+    Memory(MemoryStore),
+    Redis(Box<Timeline>),
+}
+
+impl Buckets {
+    fn decide(&self, charge: Charge<'_>, now_us: u64, op: Op) -> Result<Decision, String> {
+        match (self, op) {
+            (Buckets::Memory(store), Op::Spend) => Ok(store.spend(&[charge], now_us)),
+            (Buckets::Memory(store), Op::Peek) => Ok(store.peek(&[charge], now_us)),
+            (Buckets::Redis(timeline), op) => timeline
+                .decide(&charge, now_us, matches!(op, Op::Spend))
+                .map_err(|error| format!("store.redis: {error}")),
+        }
+    }
 }
 
 /// Longest line of a timeline, bytes.
@@ -90,14 +112,13 @@ impl Ms {
 
 struct Simulation {
     policies: HashMap<String, Policy>,
-    store: MemoryStore,
+    buckets: Buckets,
 }
 
 /// One answer per line, flushed; a line that cannot be decided answers `{"error": ...}` and makes
 /// the command fail at the end.
 pub(super) fn simulate(file: Option<PathBuf>, options: Options) -> Result<(), Failure> {
-    let Store::Memory = options.store;
-    let simulation = Simulation::new(file)?;
+    let simulation = Simulation::new(file, options.store)?;
     let mut input = std::io::stdin().lock();
     let mut output = std::io::stdout().lock();
     let mut failed = 0u64;
@@ -134,8 +155,20 @@ pub(super) fn simulate(file: Option<PathBuf>, options: Options) -> Result<(), Fa
     Ok(())
 }
 
+fn buckets(store: &config::Store, wanted: Store) -> Result<Buckets, Failure> {
+    if let Store::Memory = wanted {
+        return Ok(Buckets::Memory(MemoryStore::new(store.memory_max_keys)));
+    }
+    let redis = store.redis.as_ref().ok_or_else(|| {
+        Failure::Other("--store redis needs store.redis.url in the configuration".to_owned())
+    })?;
+    Timeline::connect(&run::link(redis), &redis.prefix)
+        .map(|timeline| Buckets::Redis(Box::new(timeline)))
+        .map_err(|error| Failure::Other(error.to_string()))
+}
+
 impl Simulation {
-    fn new(file: Option<PathBuf>) -> Result<Self, Failure> {
+    fn new(file: Option<PathBuf>, store: Store) -> Result<Self, Failure> {
         let loaded = load(file)?;
         let metrics = Metrics::new().map_err(|error| Failure::Other(error.to_string()))?;
         // finds what is wrong with any part of the configuration, as `run` would
@@ -147,7 +180,7 @@ impl Simulation {
         };
         Ok(Simulation {
             policies: loaded.config.policies.iter().filter_map(compile).collect(),
-            store: MemoryStore::new(loaded.config.store.memory_max_keys),
+            buckets: buckets(&loaded.config.store, store)?,
         })
     }
 
@@ -174,10 +207,7 @@ impl Simulation {
             enforce: true,
             terms: Terms::STRICT,
         };
-        let decision = match step.op {
-            Op::Spend => self.store.spend(&[charge], now_us),
-            Op::Peek => self.store.peek(&[charge], now_us),
-        };
+        let decision = self.buckets.decide(charge, now_us, step.op)?;
         let bucket = decision.buckets.first().ok_or("no decision")?;
         let (retry_after_ms, delay_us) = match bucket.answer {
             Answer::Admit { delay_us } => (None, delay_us),

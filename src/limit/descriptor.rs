@@ -35,6 +35,55 @@ impl BucketKey {
     }
 }
 
+/// Buckets that live together in a cluster, from the narrowest scope to the widest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// of one client or address
+    Client,
+    /// of nothing else: the bucket stands alone
+    Alone,
+    /// of one route
+    Route,
+    /// of everybody
+    Global,
+}
+
+impl BucketKey {
+    /// The hash tag by which a cluster keeps buckets together, and its scope: the client's or
+    /// address's entry of the key, else the route's, else the whole key.
+    pub fn group(&self) -> (Scope, &str) {
+        let text = std::str::from_utf8(self.as_bytes()).unwrap_or_default();
+        // letter and policy come first; a hashed key says nothing more
+        let entries = text.splitn(3, ':').nth(2).unwrap_or_default();
+        if entries == "g" {
+            return (Scope::Global, entries);
+        }
+        let of_kind = |wanted: &[&str]| {
+            let mut rest = entries;
+            while !rest.is_empty() {
+                let (kind, behind) = rest.split_once(':').unwrap_or((rest, ""));
+                if kind == "g" {
+                    rest = behind;
+                    continue;
+                }
+                let end = behind.find(':').unwrap_or(behind.len());
+                if wanted.contains(&kind) {
+                    return rest.get(..kind.len() + 1 + end);
+                }
+                rest = behind.get(end + 1..).unwrap_or_default();
+            }
+            None
+        };
+        if let Some(tag) = of_kind(&["c", "i"]) {
+            return (Scope::Client, tag);
+        }
+        match of_kind(&["r"]) {
+            Some(tag) => (Scope::Route, tag),
+            None => (Scope::Alone, text),
+        }
+    }
+}
+
 impl fmt::Display for BucketKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&String::from_utf8_lossy(self.as_bytes()))
@@ -182,6 +231,27 @@ mod tests {
         let mut writer = KeyWriter::new(b't', "p");
         write(&mut writer);
         writer.finish().to_string()
+    }
+
+    #[test]
+    fn buckets_of_one_client_or_one_route_live_together() {
+        let group = |text: &str| {
+            let key = BucketKey::read(text.as_bytes()).unwrap();
+            let (scope, tag) = key.group();
+            (scope, tag.to_owned())
+        };
+        for (key, scope, tag) in [
+            ("t:p:c:acme", Scope::Client, "c:acme"),
+            ("s:q:r:search:c:acme", Scope::Client, "c:acme"),
+            ("t:p:i:10.0.0.1:r:search", Scope::Client, "i:10.0.0.1"),
+            ("t:p:h:x:r:search", Scope::Route, "r:search"),
+            ("t:p:g:r:search", Scope::Route, "r:search"),
+            ("t:p:g", Scope::Global, "g"),
+            ("t:p:h:c", Scope::Alone, "t:p:h:c"),
+            ("#0123", Scope::Alone, "#0123"),
+        ] {
+            assert_eq!(group(key), (scope, tag.to_owned()), "{key}");
+        }
     }
 
     #[test]

@@ -110,7 +110,8 @@ impl<G> Leases<G> {
         lease.next += 1;
         lease.left -= 1;
         // half of it used, or the other half of its life left
-        let nearly = lease.left * 2 < lease.size || lease.ends_us.saturating_sub(now_us) < ttl_us / 2;
+        let nearly =
+            lease.left * 2 < lease.size || lease.ends_us.saturating_sub(now_us) < ttl_us / 2;
         let renew = last && nearly && now_us.saturating_sub(asked_us) >= BETWEEN_US;
         let granted = lease.granted.clone();
         if renew {
@@ -157,10 +158,7 @@ impl<G> Leases<G> {
         if wish == 0 {
             return (0, Reserved::new());
         }
-        let units: Reserved = caps
-            .iter()
-            .map(|cap| (cap.key, wish * cap.cost))
-            .collect();
+        let units: Reserved = caps.iter().map(|cap| (cap.key, wish * cap.cost)).collect();
         for (key, units) in &units {
             *reserved.entry(*key).or_default() += units;
         }
@@ -180,17 +178,17 @@ impl<G> Leases<G> {
         }
     }
 
-    /// A lease begins.
-    pub fn begins(&self, id: SetId, lease: Lease<G>) -> Result<(), Lease<G>> {
+    /// A lease begins; it is returned where the set is not hot any more.
+    pub fn begins(&self, id: SetId, lease: Lease<G>) -> Option<Lease<G>> {
         let mut shard = self.shard(id).lock();
         let Some(hot) = shard.get_mut(&id.0) else {
-            return Err(lease);
+            return Some(lease);
         };
         let ends_us = lease.ends_us;
         hot.leases.push(lease);
         drop(shard);
         self.ends.lock().push_back((ends_us, id));
-        Ok(())
+        None
     }
 
     /// Leases that have ended. Their reservations are lifted; what is left in them is to be handed

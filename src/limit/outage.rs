@@ -139,7 +139,9 @@ impl Outage {
         decision.allowed = decided.allowed;
         for ((bucket, charge), share) in decision.buckets.iter_mut().zip(charges).zip(&shares) {
             let Some(share) = share else { continue };
-            let Some(answer) = answers.next() else { continue };
+            let Some(answer) = answers.next() else {
+                continue;
+            };
             *bucket = *answer;
             if decided.allowed && answer.answer.admits() {
                 self.owe(charge, share, now_us);

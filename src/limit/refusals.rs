@@ -168,7 +168,9 @@ fn told(refusal: Option<&Refusal>, now_us: u64) -> BucketDecision {
     };
     BucketDecision {
         answer: Answer::Refuse {
-            retry_after_us: refusal.room_at_us.map(|at| at.saturating_sub(now_us).max(1)),
+            retry_after_us: refusal
+                .room_at_us
+                .map(|at| at.saturating_sub(now_us).max(1)),
         },
         reading: Reading {
             remaining: refusal.remaining,

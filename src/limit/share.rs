@@ -82,9 +82,7 @@ impl Quota {
     /// Microseconds until the present window ends, for algorithms that have windows.
     pub fn window_left(&self, now_us: u64) -> Option<u64> {
         match self {
-            Quota::SlidingWindowCounter(quota) => {
-                Some(quota.period_us - now_us % quota.period_us)
-            }
+            Quota::SlidingWindowCounter(quota) => Some(quota.period_us - now_us % quota.period_us),
             Quota::FixedWindow(quota) => {
                 Some(quota.window.around(now_us).end_us.saturating_sub(now_us))
             }

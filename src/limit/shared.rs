@@ -1,6 +1,7 @@
 //! The shared store as requests see it: ask, wait a bounded time, or be decided by outage mode.
 
 mod caller;
+mod groups;
 mod leasing;
 mod permits;
 mod resets;
@@ -21,8 +22,8 @@ use super::store::redis::wire::{Buckets, Mode, Wanted};
 use crate::clock::{Clock, Stopwatch};
 use crate::telemetry::StoreMetrics;
 use permits::Ledger;
-use smallvec::SmallVec;
 use siphasher::sip128::{Hasher128, SipHasher13};
+use smallvec::SmallVec;
 use std::hash::Hasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -189,8 +190,11 @@ impl Shared {
         if turn.is_multiple_of(HEAT_TURNS) {
             self.heat.start_over();
         }
-        self.metrics.remembered.set(self.refusals.len() as i64);
-        self.metrics.leased.set(self.leases.reserved() as i64);
+        self.metrics
+            .ahead
+            .remembered
+            .set(self.refusals.len() as i64);
+        self.metrics.ahead.leased.set(self.leases.reserved() as i64);
         self.metrics.outage_buckets.set(self.outage.len() as i64);
         let waiting = self.waiting.load(Ordering::Relaxed);
         self.metrics.waiting.set(waiting as i64);

@@ -66,13 +66,25 @@ async fn tick(running: &Running) {
         ticks.tick().await;
         running.clock.follow_wall();
         let now_us = running.clock.now_us();
-        for _ in 0..running.limiter.memory().shards().max(SHARDS).div_ceil(SWEEP_TICKS) {
+        for _ in 0..running
+            .limiter
+            .memory()
+            .shards()
+            .max(SHARDS)
+            .div_ceil(SWEEP_TICKS)
+        {
             running.limiter.sweep(turn, now_us);
             running.failures.sweep(turn, now_us);
             turn = turn.wrapping_add(1);
         }
-        running.metrics.buckets.set(running.limiter.memory().len() as u64);
-        running.metrics.evicted.set(running.limiter.memory().evicted());
+        running
+            .metrics
+            .buckets
+            .set(running.limiter.memory().len() as u64);
+        running
+            .metrics
+            .evicted
+            .set(running.limiter.memory().evicted());
     }
 }
 

@@ -39,16 +39,8 @@ pub struct StoreMetrics {
     pub refunded: IntCounter,
     /// buckets charged after an outage with what they held in process
     pub settled: IntCounter,
-    /// requests served from a lease
-    pub served: IntCounter,
-    /// units held in leases
-    pub leased: IntGauge,
-    /// most units ever held in leases: admissions never exceed the quota by more
-    pub leased_most: IntGauge,
-    /// requests refused by a remembered refusal
-    pub refused_here: IntCounter,
-    /// refusals remembered
-    pub remembered: IntGauge,
+    /// what is decided without a call
+    pub ahead: AheadMetrics,
 }
 
 impl StoreMetrics {
@@ -66,7 +58,10 @@ impl StoreMetrics {
                 "tidegate_store_up",
                 "1: counting is shared; 0: outage modes decide, or there is no shared store",
             )?,
-            gateways: gauge("tidegate_store_gateways", "live gateways, this one included")?,
+            gateways: gauge(
+                "tidegate_store_gateways",
+                "live gateways, this one included",
+            )?,
             waiting: gauge("tidegate_store_waiting", "requests waiting for the store")?,
             outage_buckets: gauge(
                 "tidegate_store_outage_buckets",
@@ -103,6 +98,31 @@ impl StoreMetrics {
                 "tidegate_store_settled_total",
                 "buckets charged after an outage with what they held in process",
             )?,
+            ahead: AheadMetrics::new(registry)?,
+        })
+    }
+}
+
+/// Handles of what a gateway decides without a call: leases and remembered refusals.
+#[derive(Clone)]
+pub struct AheadMetrics {
+    /// requests served from a lease
+    pub served: IntCounter,
+    /// units held in leases
+    pub leased: IntGauge,
+    /// most units ever held in leases: admissions never exceed the quota by more
+    pub leased_most: IntGauge,
+    /// requests refused by a remembered refusal
+    pub refused_here: IntCounter,
+    /// refusals remembered
+    pub remembered: IntGauge,
+}
+
+impl AheadMetrics {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let gauge = |name: &str, help: &str| register(registry, IntGauge::new(name, help)?);
+        let counter = |name: &str, help: &str| register(registry, IntCounter::new(name, help)?);
+        Ok(AheadMetrics {
             served: counter(
                 "tidegate_store_lease_served_total",
                 "requests decided by units taken from the shared store in advance",

@@ -1,8 +1,9 @@
 //! One call to the store for everybody whose turn it is, and what becomes of its reply.
 
 use super::leasing::Asked;
-use super::{Shared, Wants};
+use super::{Permits, Shared, Wants};
 use crate::limit::batch::{Turn, Verdict, Waiter};
+use crate::limit::decision::Decision;
 use crate::limit::store::redis::link::CallFailed;
 use crate::limit::store::redis::wire::{self, Frame, Granted, Refund, Set};
 use std::sync::Arc;
@@ -64,7 +65,7 @@ impl Shared {
 
     /// Sends the call; who has waited long enough meanwhile is told so, whether in it or behind it.
     async fn reply_or_deadlines(
-        &self,
+        self: &Arc<Self>,
         sets: &[Set],
         turns: &mut [Turn<Wants>],
     ) -> Result<Vec<Granted>, CallFailed> {
@@ -79,9 +80,10 @@ impl Shared {
         }
     }
 
-    pub(super) async fn spend_in_store(&self, sets: &[Set]) -> Result<Vec<Granted>, CallFailed> {
-        let prefix = &self.settings.prefix;
-        let call = wire::spend(&self.frame(), prefix, sets, self.store_us());
+    pub(super) async fn spend_in_one_call(&self, sets: &[Set]) -> Result<Vec<Granted>, CallFailed> {
+        let first = sets.iter().find_map(|set| set.buckets.first());
+        let prefix = self.prefix_of(first.map(|wanted| &wanted.key));
+        let call = wire::spend(&self.frame(), &prefix, sets, self.store_us());
         self.metrics.calls.inc();
         let timer = self.metrics.call_seconds.start_timer();
         let reply = self.link.call(&call).await?;
@@ -119,7 +121,9 @@ impl Shared {
     fn expire(&self, turns: &mut [Turn<Wants>]) {
         let now = Instant::now();
         for turn in turns {
-            let due = turn.waiters.partition_point(|waiter| waiter.deadline <= now);
+            let due = turn
+                .waiters
+                .partition_point(|waiter| waiter.deadline <= now);
             let mut waited: Vec<Waiter> = turn.waiters.drain(..due).collect();
             waited.extend(self.lines.expired(turn.id, now));
             for _ in &waited {
@@ -148,36 +152,52 @@ impl Shared {
         let waiters = std::mem::take(&mut turn.waiters);
         self.waiting.fetch_sub(waiters.len(), Ordering::Relaxed);
         self.metrics.decided.inc_by(waiters.len() as u64);
-        // who has given up meanwhile leaves units behind
-        let mut unclaimed = set
-            .requests
-            .min(granted.granted)
-            .saturating_sub(waiters.len() as u64);
+        let living = waiters.len() as u64;
+        let mut unclaimed = 0;
         for (nth, waiter) in waiters.into_iter().enumerate() {
             let decision = granted.decision(set, nth as u64);
             let allowed = decision.allowed;
-            let permits = allowed
-                .then(|| {
-                    let taken = set.buckets.iter().zip(&decision.buckets);
-                    self.permits(
-                        taken
-                            .filter(|(_, bucket)| bucket.answer.admits())
-                            .map(|(wanted, _)| (&wanted.key, &wanted.quota, wanted.cost)),
-                    )
-                })
-                .flatten();
+            let permits = self.permits_of(set, &decision);
             let verdict = Verdict::Decided(decision, permits);
             if waiter.answer.send(verdict).is_err() && allowed {
                 unclaimed += 1;
             }
         }
+        // who has given up meanwhile leaves units behind
+        let abandoned = living..set.requests.min(granted.granted);
+        unclaimed += abandoned.end.saturating_sub(abandoned.start);
+        self.release_unclaimed(set, granted, abandoned);
         if unclaimed > 0 {
             self.hand_back(set, granted, unclaimed);
         }
     }
 
-    /// Returns the units of `requests` of a set in the background. A request's permits return by
-    /// themselves.
+    /// Requests in flight that were granted to nobody.
+    pub(super) fn release_unclaimed(
+        self: &Arc<Self>,
+        set: &Set,
+        granted: &Granted,
+        requests: std::ops::Range<u64>,
+    ) {
+        for nth in requests {
+            drop(self.permits_of(set, &granted.decision(set, nth)));
+        }
+    }
+
+    fn permits_of(self: &Arc<Self>, set: &Set, decision: &Decision) -> Option<Permits> {
+        if !decision.allowed {
+            return None;
+        }
+        let taken = set.buckets.iter().zip(&decision.buckets);
+        self.permits(
+            taken
+                .filter(|(_, bucket)| bucket.answer.admits())
+                .map(|(wanted, _)| (&wanted.key, &wanted.quota, wanted.cost)),
+        )
+    }
+
+    /// Returns the units of the last `requests` of a set in the background. Requests in flight are
+    /// not among them: permits return by themselves.
     pub(super) fn hand_back(self: &Arc<Self>, set: &Set, granted: &Granted, requests: u64) {
         let refunds = wire::refunds(set, granted, requests);
         self.metrics.refunded.inc_by(requests);
@@ -192,8 +212,8 @@ impl Shared {
     async fn refund(&self, refunds: &[Refund]) -> Result<(), CallFailed> {
         let most = if self.link.is_cluster() { 1 } else { 64 };
         for some in refunds.chunks(most) {
-            let prefix = &self.settings.prefix;
-            let call = wire::refund(&self.frame(), prefix, some, self.store_us());
+            let prefix = self.prefix_of(some.first().map(|refund| &refund.key));
+            let call = wire::refund(&self.frame(), &prefix, some, self.store_us());
             self.link.call(&call).await?;
         }
         Ok(())
@@ -202,7 +222,9 @@ impl Shared {
     /// Without a connection nobody needs to try; another failure is counted.
     pub(super) fn trip_or_count(&self, error: &CallFailed) {
         match error {
-            CallFailed::Redis(_) | CallFailed::Reply(_) if self.link.is_up() => self.failed(&error.to_string()),
+            CallFailed::Redis(_) | CallFailed::Reply(_) if self.link.is_up() => {
+                self.failed(&error.to_string())
+            }
             _ => self.trip(&error.to_string()),
         }
     }

@@ -43,7 +43,7 @@ impl Shared {
     ) -> Option<Decision> {
         let store_us = self.clock.now_us()?;
         if let Some(refused) = self.refusals.decide(charges, here_us, store_us) {
-            self.metrics.refused_here.inc();
+            self.metrics.ahead.refused_here.inc();
             return Some(refused);
         }
         let ttl_us = lease_ttl_us(charges);
@@ -58,7 +58,7 @@ impl Shared {
         if renew && !self.breaker.is_open() && self.lines.join(id, || Wants::of(charges), None) {
             self.ask();
         }
-        self.metrics.served.inc();
+        self.metrics.ahead.served.inc();
         Some(granted.granted.decision(&granted.set, nth))
     }
 
@@ -84,7 +84,9 @@ impl Shared {
             .filter(|wanted| matches!(wanted.mode, Mode::Enforce))
             .map(|wanted| cap(wanted, wants.lease_ttl_us, gateways))
             .collect();
-        let (extra, reserved) = self.leases.wish(turn.id, here_us, wants.lease_ttl_us, &caps);
+        let (extra, reserved) = self
+            .leases
+            .wish(turn.id, here_us, wants.lease_ttl_us, &caps);
         Asked { extra, reserved }
     }
 
@@ -115,9 +117,13 @@ impl Shared {
             .map(|(key, units)| (*key, per_request(*units) * extra))
             .collect();
         self.leases.unreserve(&too_much);
-        self.metrics
-            .leased_most
-            .set(self.metrics.leased_most.get().max(self.leases.reserved() as i64));
+        self.metrics.ahead.leased_most.set(
+            self.metrics
+                .ahead
+                .leased_most
+                .get()
+                .max(self.leases.reserved() as i64),
+        );
         let window_us = windows_end_in(&set, &granted);
         let lease = Lease {
             size: extra,
@@ -127,7 +133,7 @@ impl Shared {
             reserved,
             granted: Arc::new(Grant { set, granted }),
         };
-        if let Err(lease) = self.leases.begins(turn.id, lease) {
+        if let Some(lease) = self.leases.begins(turn.id, lease) {
             self.ends(lease);
         }
     }
@@ -157,13 +163,7 @@ impl Shared {
     }
 
     /// Remembers which buckets have just refused.
-    pub(super) fn remember(
-        &self,
-        turn: &Turn<Wants>,
-        set: &Set,
-        granted: &Granted,
-        sent_us: u64,
-    ) {
+    pub(super) fn remember(&self, turn: &Turn<Wants>, set: &Set, granted: &Granted, sent_us: u64) {
         if granted.granted >= set.requests || !self.listening.load(Ordering::Relaxed) {
             return;
         }

@@ -88,7 +88,11 @@ impl Ledger {
         let mut books = self.books.lock();
         books.owed.clear();
         books.asked = false;
-        books.held.iter().map(|(key, units)| (*key, *units)).collect()
+        books
+            .held
+            .iter()
+            .map(|(key, units)| (*key, *units))
+            .collect()
     }
 
     /// The buckets in which anything is held.
@@ -145,14 +149,16 @@ impl Shared {
 
     /// Gives back units of `concurrency` buckets.
     async fn release(&self, owed: &[(BucketKey, u64)]) -> Result<(), CallFailed> {
-        let call = wire::release(&self.frame(), &self.settings.prefix, owed);
+        let prefix = self.prefix_of(owed.first().map(|(key, _)| key));
+        let call = wire::release(&self.frame(), &prefix, owed);
         self.link.call(&call).await.map(drop)
     }
 
     /// Keeps what requests hold from expiring; how much that is, the store has counted itself.
     pub(super) async fn renew(&self) -> Result<(), CallFailed> {
         for keys in self.ledger.keys().chunks(self.at_once()) {
-            let call = wire::keep(&self.frame(), &self.settings.prefix, keys);
+            let prefix = self.prefix_of(keys.first());
+            let call = wire::keep(&self.frame(), &prefix, keys);
             self.link.call(&call).await?;
         }
         Ok(())
@@ -161,7 +167,8 @@ impl Shared {
     /// Tells the store exactly what requests hold, while it is asked for nothing else.
     pub(super) async fn hold_exactly(&self) -> Result<(), CallFailed> {
         for held in self.ledger.held_exactly().chunks(self.at_once()) {
-            let call = wire::renew(&self.frame(), &self.settings.prefix, held);
+            let prefix = self.prefix_of(held.first().map(|(key, _)| key));
+            let call = wire::renew(&self.frame(), &prefix, held);
             self.link.call(&call).await?;
         }
         Ok(())

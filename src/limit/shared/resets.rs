@@ -17,7 +17,8 @@ impl Shared {
     pub async fn reset(&self, keys: &[BucketKey]) -> Result<(), CallFailed> {
         let at_once = if self.link.is_cluster() { 1 } else { 64 };
         for some in keys.chunks(at_once) {
-            let call = wire::reset(&self.settings.prefix, &self.channel(), some);
+            let prefix = self.prefix_of(some.first());
+            let call = wire::reset(&prefix, &self.channel(), some);
             self.link.call(&call).await?;
             some.iter().for_each(|key| self.forget(key));
         }
@@ -59,7 +60,7 @@ impl Shared {
         let prefix = self.settings.prefix.as_bytes();
         message
             .split(|&byte| byte == b' ')
-            .filter_map(|key| BucketKey::read(key.strip_prefix(prefix)?))
+            .filter_map(|key| BucketKey::read(untagged(key.strip_prefix(prefix)?)))
             .for_each(|key| self.forget(&key));
     }
 
@@ -71,5 +72,13 @@ impl Shared {
 
     fn channel(&self) -> String {
         format!("{}resets", self.settings.prefix)
+    }
+}
+
+/// A key without the hash tag it has in a cluster.
+fn untagged(key: &[u8]) -> &[u8] {
+    match key.iter().position(|&byte| byte == b'}') {
+        Some(end) if key.first() == Some(&b'{') => key.get(end + 1..).unwrap_or_default(),
+        _ => key,
     }
 }

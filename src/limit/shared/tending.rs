@@ -45,7 +45,9 @@ impl Shared {
             }
         };
         if tokio::time::timeout(patience, connected).await.is_err() {
-            tracing::warn!("the shared store does not answer yet; policies go by their outage mode");
+            tracing::warn!(
+                "the shared store does not answer yet; policies go by their outage mode"
+            );
         }
     }
 
@@ -104,7 +106,7 @@ impl Shared {
         Ok(())
     }
 
-    async fn is_well(&self) {
+    async fn is_well(self: &Arc<Self>) {
         if !self.breaker.is_open() {
             if let Err(error) = self.renew().await {
                 self.trip_or_count(&error);
@@ -125,7 +127,7 @@ impl Shared {
     }
 
     /// Charges the store with what was admitted without it, then lets requests ask it again.
-    async fn recover(&self) -> Result<u64, CallFailed> {
+    async fn recover(self: &Arc<Self>) -> Result<u64, CallFailed> {
         let now_us = self.store_us();
         self.hold_exactly().await?;
         let mut settled = self.settle(self.outage.debts(now_us)).await?;
@@ -135,7 +137,7 @@ impl Shared {
         Ok(settled)
     }
 
-    async fn settle(&self, debts: Vec<Debt>) -> Result<u64, CallFailed> {
+    async fn settle(self: &Arc<Self>, debts: Vec<Debt>) -> Result<u64, CallFailed> {
         let at_once = if self.link.is_cluster() {
             1
         } else {

@@ -2,6 +2,7 @@
 
 pub mod link;
 pub mod script;
+pub mod timeline;
 pub mod wire;
 
 #[cfg(test)]

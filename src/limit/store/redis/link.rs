@@ -8,8 +8,9 @@ use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::sentinel::{Sentinel, SentinelNodeConnectionInfo};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo,
-    RedisConnectionInfo, RedisError, ServerErrorKind, TlsCertificates, TlsMode, Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind,
+    IntoConnectionInfo, RedisConnectionInfo, RedisError, ServerErrorKind, TlsCertificates, TlsMode,
+    Value,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -204,6 +205,14 @@ impl Link {
             }
             error.into()
         })
+    }
+
+    /// Sends a command.
+    pub(super) async fn send(&self, command: &Cmd) -> Result<Value, CallFailed> {
+        let Some(connection) = self.connection.load_full() else {
+            return Err(CallFailed::NotConnected);
+        };
+        Ok(Connection::clone(&connection).send(command).await?)
     }
 
     /// Listens to a channel on a connection of its own.

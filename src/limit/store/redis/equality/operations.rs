@@ -315,3 +315,21 @@ fn a_short_renewal_does_not_cut_short_what_another_gateway_holds() {
     store.call(&wire::renew(&frame("two", 5), PREFIX, &held));
     assert!(store.ask::<i64>(&["PTTL", &stored("c")]) > 50_000);
 }
+
+#[test]
+fn what_is_kept_stays_as_it_is_and_lives_longer() {
+    let mut store = Store::start();
+    let frame = Frame {
+        permit_ttl_us: 1_000_000,
+        ..FRAME
+    };
+    let quota = Quota::concurrency(5).unwrap();
+    let held = [(key("c"), 3)];
+    store.call_at(&wire::renew(&frame, PREFIX, &held), EPOCH_US);
+    let keep = wire::keep(&frame, PREFIX, &[key("c"), key("nothing")]);
+    let later_us = EPOCH_US + 900_000;
+    assert_eq!(wire::time(&store.call_at(&keep, later_us)), Ok(later_us));
+    assert_eq!(store.remaining_at("c", &quota, EPOCH_US + 1_899_999), 2);
+    assert_eq!(store.remaining_at("c", &quota, EPOCH_US + 1_900_000), 5);
+    assert_eq!(store.keys(), [stored("c")]);
+}

@@ -1,6 +1,6 @@
 //! Calls of the scripts: a Redis command for each, which may be sent again as it is.
 
-use super::super::script::{Script, Scripts};
+use super::super::script::{Script, Scripts, on_given_clock};
 use super::{Frame, Mode, Refund, Set};
 use crate::limit::algorithm::fixed_window::Window;
 use crate::limit::descriptor::{BucketKey, MAX_KEY};
@@ -30,8 +30,19 @@ impl Call {
     /// The same call with the text of the script, for a server that answered `NOSCRIPT`: it loads
     /// the script as well.
     pub fn with_text(&self) -> Cmd {
+        self.evaluating(self.script.text())
+    }
+
+    /// The same call at a time that is given, microseconds, by a script that no gateway sends.
+    pub fn at(&self, now_us: u64) -> Cmd {
+        let mut command = self.evaluating(&on_given_clock(self.script.text()));
+        command.arg(now_us);
+        command
+    }
+
+    fn evaluating(&self, text: &str) -> Cmd {
         let mut command = Cmd::new();
-        command.arg("EVAL").arg(self.script.text());
+        command.arg("EVAL").arg(text);
         for argument in self.command.args_iter().skip(2) {
             if let Arg::Simple(bytes) = argument {
                 command.arg(bytes);
