@@ -1,6 +1,7 @@
 //! The admin listener: health, metrics and the start page, on axum.
 
 mod access;
+mod limits;
 
 pub use access::Access;
 
@@ -24,13 +25,13 @@ pub async fn serve(
 
 /// Every resource, one line each.
 fn router(running: Arc<Running>, access: Access) -> Router {
-    let protected =
-        Router::new()
-            .route("/metrics", get(metrics))
-            .layer(axum::middleware::from_fn_with_state(
-                access.clone(),
-                access::require_token,
-            ));
+    let protected = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/api/v1/limits", get(limits::show).delete(limits::reset))
+        .layer(axum::middleware::from_fn_with_state(
+            access.clone(),
+            access::require_token,
+        ));
     Router::new()
         .route("/", get(start_page))
         .route("/health", get(health))

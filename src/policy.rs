@@ -143,6 +143,21 @@ impl Policy {
         &self.quotas[index.min(self.quotas.len() - 1)]
     }
 
+    /// Does its bucket depend on more than client, address, tier and route?
+    pub fn needs_a_request(&self) -> bool {
+        let more = |part: &KeyPart| {
+            matches!(
+                part,
+                KeyPart::Method
+                    | KeyPart::Host
+                    | KeyPart::Path
+                    | KeyPart::Header(_)
+                    | KeyPart::JwtClaim(_)
+            )
+        };
+        self.key.iter().any(more)
+    }
+
     /// The bucket a request counts in.
     pub fn bucket_key(&self, facts: &Facts<'_>) -> BucketKey {
         let mut key = self.key_writer();

@@ -1,13 +1,14 @@
 //! The immutable whole a request is decided by, and what outlives it: buckets, clock, metrics.
 
 mod assemble;
+pub mod buckets;
 mod health;
 
 pub use assemble::assemble;
 pub use health::Health;
 
-use crate::auth::Authenticator;
 use crate::auth::failures::FailureGuard;
+use crate::auth::{Authenticator, Client};
 use crate::clock::Clock;
 use crate::config::{HealthDetail, ResponseHeaders, RouteAuth};
 use crate::limit::limiter::Limiter;
@@ -17,6 +18,7 @@ use crate::telemetry::{Metrics, RouteMetrics};
 use crate::upstream::Upstream;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -33,6 +35,8 @@ pub struct Snapshot {
     pub upstreams: Vec<Arc<Upstream>>,
     /// who is calling
     pub authenticator: Authenticator,
+    /// clients by id
+    pub clients: HashMap<String, Arc<Client>>,
     /// networks whose `X-Forwarded-For` is believed
     pub trusted_proxies: Vec<IpNet>,
     /// which families of rate-limit headers are sent

@@ -5,6 +5,7 @@ use super::decision::{Charge, Decision};
 use super::descriptor::BucketKey;
 use super::shared::{Condition, Permits, Shared, Waiting};
 use super::store::memory::MemoryStore;
+use super::store::redis::link::CallFailed;
 use std::sync::Arc;
 
 /// Where buckets live: in Redis, shared by all gateways, or in this process.
@@ -60,6 +61,25 @@ impl Limiter {
             (Verdict::Decided(decision, permits), _) => (decision, permits),
             (Verdict::Unavailable, Some(shared)) => (shared.alone(charges, now_us), None),
             (Verdict::Unavailable, None) => (self.memory.spend(charges, now_us), None),
+        }
+    }
+
+    /// What is left in a bucket now; takes nothing.
+    pub async fn peek(&self, charge: &Charge<'_>, now_us: u64) -> Result<Decision, CallFailed> {
+        match &self.shared {
+            Some(shared) => shared.peek(charge).await,
+            None => Ok(self.memory.peek(std::slice::from_ref(charge), now_us)),
+        }
+    }
+
+    /// Empties buckets, for every gateway.
+    pub async fn reset(&self, keys: &[BucketKey]) -> Result<(), CallFailed> {
+        match &self.shared {
+            Some(shared) => shared.reset(keys).await,
+            None => {
+                keys.iter().for_each(|key| self.memory.forget(key));
+                Ok(())
+            }
         }
     }
 

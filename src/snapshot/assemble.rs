@@ -63,12 +63,14 @@ pub fn assemble(loaded: &Loaded, metrics: &Metrics) -> Result<Snapshot, Vec<Prob
             policies: by_route.get(index).cloned().unwrap_or_default(),
             metrics: metrics.route(&route.name),
         });
+    let clients = clients(config);
     Ok(Snapshot {
         table,
         routes: routes.collect(),
         policies,
         upstreams,
-        authenticator: authenticator(config),
+        authenticator: authenticator(config, &clients),
+        clients,
         trusted_proxies: config.trusted_proxies.clone(),
         response_headers: config.response_headers,
         server_name: config
@@ -159,13 +161,19 @@ fn announced(policies: &[Policy], applied: Option<&Vec<usize>>) -> Option<http::
     items.join(", ").parse().ok()
 }
 
-fn authenticator(config: &Config) -> Authenticator {
-    let clients = config.clients.iter().flat_map(|(id, written)| {
-        let client = Arc::new(Client::new(id, written.tier.clone()));
-        written
-            .api_keys
-            .iter()
-            .map(move |digest| (*digest, client.clone()))
+fn clients(config: &Config) -> HashMap<String, Arc<Client>> {
+    let client = |(id, written): (&String, &config::Client)| {
+        let client = Client::new(id, written.tier.clone());
+        (id.clone(), Arc::new(client))
+    };
+    config.clients.iter().map(client).collect()
+}
+
+fn authenticator(config: &Config, clients: &HashMap<String, Arc<Client>>) -> Authenticator {
+    let keys = config.clients.iter().flat_map(|(id, written)| {
+        let client = clients.get(id);
+        let digests = written.api_keys.iter();
+        digests.filter_map(move |digest| Some((*digest, client?.clone())))
     });
-    Authenticator::new(config.auth.api_key_header.clone(), ApiKeys::new(clients))
+    Authenticator::new(config.auth.api_key_header.clone(), ApiKeys::new(keys))
 }

@@ -92,15 +92,25 @@ impl Gateway {
 
     /// Its listener takes HTTP/2 without TLS too.
     pub(crate) fn start_with_http2(configuration: &str) -> Self {
-        Self::start_as(", http2: true", "", configuration)
+        Self::start_as(", http2: true", "", &[], configuration)
     }
 
     /// `admin` is what stands in the admin section beside the address.
     pub(crate) fn start_with_admin(admin: &str, configuration: &str) -> Self {
-        Self::start_as("", admin, configuration)
+        Self::start_as("", admin, &[], configuration)
     }
 
-    fn start_as(listener: &str, admin: &str, configuration: &str) -> Self {
+    /// With these variables in its environment.
+    pub(crate) fn start_in(environment: &[(&str, &str)], configuration: &str) -> Self {
+        Self::start_as("", "", environment, configuration)
+    }
+
+    fn start_as(
+        listener: &str,
+        admin: &str,
+        environment: &[(&str, &str)],
+        configuration: &str,
+    ) -> Self {
         let scratch = Scratch::new();
         let file = scratch.file(
             "gateway.yaml",
@@ -111,6 +121,7 @@ impl Gateway {
         let mut child = tidegate(scratch.path())
             .args(["run", "-c"])
             .arg(&file)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

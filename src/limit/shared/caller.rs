@@ -3,12 +3,16 @@
 use super::leasing::Asked;
 use super::{Permits, Shared, Wants};
 use crate::limit::batch::{Turn, Verdict, Waiter};
-use crate::limit::decision::Decision;
+use crate::limit::decision::{Charge, Decision};
 use crate::limit::store::redis::link::CallFailed;
 use crate::limit::store::redis::wire::{self, Frame, Granted, Refund, Set};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tokio::time::Instant;
+
+/// How long an operator's question waits.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Most bucket sets in one call.
 const MAX_SETS: usize = 16;
@@ -93,6 +97,25 @@ impl Shared {
             self.clock.is_told(first.now_us);
         }
         Ok(granted)
+    }
+
+    /// What is left in a bucket, as the store knows it.
+    pub async fn peek(&self, charge: &Charge<'_>) -> Result<Decision, CallFailed> {
+        let set = Set {
+            buckets: Arc::new(super::wanted(std::slice::from_ref(charge))),
+            requests: 1,
+            extra: 0,
+            lease_us: 0,
+        };
+        let prefix = self.prefix_of(Some(&charge.key));
+        let sets = std::slice::from_ref(&set);
+        let call = wire::peek(&self.frame(), &prefix, sets, self.store_us());
+        let reply = tokio::time::timeout(PATIENCE, self.link.call(&call)).await;
+        let reply = reply.unwrap_or(Err(CallFailed::NotConnected))?;
+        let granted = wire::decode(&reply, sets)?.into_iter().next();
+        granted
+            .map(|granted| granted.decision(&set, 0))
+            .ok_or(CallFailed::NotConnected)
     }
 
     pub(super) fn frame(&self) -> Frame<'_> {

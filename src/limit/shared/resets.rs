@@ -9,6 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+/// How long an operator's reset waits.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Between attempts to subscribe.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -19,7 +22,8 @@ impl Shared {
         for some in keys.chunks(at_once) {
             let prefix = self.prefix_of(some.first());
             let call = wire::reset(&prefix, &self.channel(), some);
-            self.link.call(&call).await?;
+            let done = tokio::time::timeout(PATIENCE, self.link.call(&call)).await;
+            done.unwrap_or(Err(CallFailed::NotConnected))?;
             some.iter().for_each(|key| self.forget(key));
         }
         Ok(())

@@ -1,0 +1,1 @@
+"""What loadtest/compare/compare is made of."""

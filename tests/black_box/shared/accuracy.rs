@@ -1,0 +1,176 @@
+//! Four gateways, one key, demand far above the limit: never more than promised, and hardly less.
+
+use super::fleet::{Fleet, is_long, report};
+use super::load::{Pace, Samples, demand};
+use std::time::Duration;
+
+const GATEWAYS: usize = 4;
+const COUNT: u64 = 300;
+
+/// What may be admitted beyond the quota for leases, seconds of its rate.
+const LEASE_TTL: f64 = 0.1;
+
+fn connections() -> usize {
+    if is_long() { 64 } else { 16 }
+}
+
+/// Greedy demand; also how long it was for sure, in seconds.
+fn run(policy: &str, short_s: f64, long_s: f64) -> Samples {
+    let fleet = Fleet::start(
+        GATEWAYS,
+        &format!("  p: {{ key: [global], on_outage: deny, {policy} }}"),
+    );
+    let leased = policy.contains("leased");
+    if leased {
+        fleet.until_leasing();
+    }
+    let length = Duration::from_secs_f64(if is_long() { long_s } else { short_s });
+    let samples = demand(&fleet.gateways, connections(), length, |_, _| {
+        Some(Pace::GREEDY)
+    });
+    fleet.assert_no_outage();
+    for gateway in &fleet.gateways {
+        assert!(gateway.metric("tidegate_store_calls_total ") > 0.0);
+    }
+    report(&format!(
+        "{policy}: {} of {} admitted in {:.3} s; {} from leases, {} refused from memory, {} calls",
+        samples.admitted(),
+        samples.0.len(),
+        samples.seconds(),
+        fleet.sum("tidegate_store_lease_served_total "),
+        fleet.sum("tidegate_store_remembered_refusals_total "),
+        fleet.sum("tidegate_store_calls_total "),
+    ));
+    assert_eq!(fleet.upstream.requests() as u64, samples.admitted());
+    assert!(
+        samples.0.len() as u64 > samples.admitted() * 3 / 2,
+        "demand was not far above the limit"
+    );
+    samples
+}
+
+fn assert_token_bucket(consistency: &str, ahead_s: f64) {
+    let (rate, burst) = (COUNT as f64, 150.0);
+    let quota = format!("quota: {{ count: {COUNT}, period: 1s, burst: {burst} }}");
+    let samples = run(
+        &format!("algorithm: token_bucket, consistency: {consistency}, {quota}"),
+        4.0,
+        10.0,
+    );
+    let excess = samples.largest_excess(|length_us| burst + rate * length_us as f64 / 1e6);
+    report(&format!("largest excess over burst + rate*t: {excess:.2}"));
+    assert!(excess <= rate * ahead_s + 1e-6, "{excess}");
+    let allowed = burst + rate * samples.seconds();
+    let admitted = samples.admitted() as f64;
+    assert!(admitted >= 0.99 * allowed, "{admitted} of {allowed}");
+}
+
+#[test]
+fn strict_token_bucket() {
+    assert_token_bucket("strict", 0.0);
+}
+
+#[test]
+fn leased_token_bucket() {
+    assert_token_bucket("leased", LEASE_TTL);
+}
+
+/// Demand ends half a period after a period has begun, so all of that period's units are taken.
+fn assert_sliding_window(consistency: &str, count: u64) {
+    let (short_s, long_s) = (5.0, 11.0);
+    let quota = format!("quota: {{ count: {count}, period: 2s }}");
+    let samples = run(
+        &format!("algorithm: sliding_window, consistency: {consistency}, {quota}"),
+        short_s,
+        long_s,
+    );
+    let most = samples.most_within(2_000_000);
+    report(&format!("most within a period: {most} of {count}"));
+    assert!(most <= count);
+    let periods = (samples.seconds() / 2.0) as u64 + 1;
+    let allowed = (periods * count) as f64;
+    let admitted = samples.admitted() as f64;
+    assert!(admitted >= 0.99 * allowed, "{admitted} of {allowed}");
+    assert!(admitted <= allowed, "{admitted} of {allowed}");
+}
+
+#[test]
+fn strict_sliding_window() {
+    assert_sliding_window("strict", 2 * COUNT);
+}
+
+#[test]
+fn leased_sliding_window() {
+    // so many that a gateway may lease: a hundredth of the period brings four each
+    assert_sliding_window("leased", 1_600);
+}
+
+fn assert_fixed_window(consistency: &str) {
+    let quota = format!("quota: {{ count: {COUNT}, period: 1s }}");
+    let samples = run(
+        &format!("algorithm: fixed_window, consistency: {consistency}, {quota}"),
+        4.0,
+        10.0,
+    );
+    let windows = samples.windows(1_000_000);
+    report(&format!("{windows:?}"));
+    assert!(windows.len() >= 2);
+    for window in &windows {
+        assert!(window.surely <= COUNT, "{window:?}");
+        assert!(window.perhaps * 100 >= COUNT * 99, "{window:?}");
+    }
+    let worst = |length_us: u64| (COUNT * (length_us / 1_000_000 + 2)) as f64;
+    assert!(samples.largest_excess(worst) <= 0.0);
+    // the windows that it has touched, and no more
+    let (begin, end) = samples.ends();
+    let touched = end / 1_000_000 - begin / 1_000_000 + 1;
+    assert!(samples.admitted() <= COUNT * touched);
+}
+
+#[test]
+fn strict_fixed_window() {
+    assert_fixed_window("strict");
+}
+
+#[test]
+fn leased_fixed_window() {
+    assert_fixed_window("leased");
+}
+
+fn assert_counter(consistency: &str) {
+    let quota = format!("quota: {{ count: {COUNT}, period: 1s }}");
+    let samples = run(
+        &format!("algorithm: sliding_window_counter, consistency: {consistency}, {quota}"),
+        4.0,
+        10.0,
+    );
+    let windows = samples.windows(1_000_000);
+    report(&format!("{windows:?}"));
+    assert!(windows.len() >= 2);
+    for window in &windows {
+        assert!(window.surely <= COUNT, "{window:?}");
+    }
+    let most = samples.most_within(1_000_000);
+    report(&format!("most within a period: {most} of {COUNT}"));
+    assert!(most <= 2 * COUNT);
+    // units come back evenly: those of the time after the last request of a window could not be taken
+    let allowed: f64 = windows
+        .iter()
+        .map(|window| COUNT as f64 * (1.0 - window.idle) - 1.0)
+        .sum();
+    let admitted: u64 = windows.iter().map(|window| window.perhaps).sum();
+    assert!(
+        admitted as f64 >= 0.99 * allowed,
+        "{admitted} of {allowed}: {windows:?}"
+    );
+}
+
+#[test]
+fn strict_sliding_window_counter() {
+    assert_counter("strict");
+}
+
+#[test]
+fn leased_sliding_window_counter() {
+    assert_counter("leased");
+}
