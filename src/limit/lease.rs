@@ -295,3 +295,114 @@ impl<G> Hot<G> {
         requests + requests / 4 + 1
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limit::descriptor::KeyWriter;
+    use std::sync::Arc;
+
+    const SET: SetId = SetId(7 << 64 | 7);
+    const TTL_US: u64 = 100_000;
+
+    fn cap(units: u64) -> Cap {
+        Cap {
+            key: KeyWriter::new(b't', "p").finish(),
+            units,
+            cost: 1,
+        }
+    }
+
+    fn hot() -> Leases<&'static str> {
+        let leases = Leases::default();
+        leases.is_hot(SET, 0);
+        leases
+    }
+
+    fn lease(size: u64, ends_us: u64, reserved: Reserved) -> Lease<&'static str> {
+        Lease {
+            size,
+            left: size,
+            next: 3,
+            ends_us,
+            reserved,
+            granted: Arc::new("said"),
+        }
+    }
+
+    /// As many requests as come in a millisecond, for some time.
+    fn demand(leases: &Leases<&'static str>, from_us: u64, milliseconds: u64, each: u64) {
+        for millisecond in 0..milliseconds {
+            for _ in 0..each {
+                leases.serve(SET, from_us + millisecond * 1_000, TTL_US);
+            }
+        }
+    }
+
+    #[test]
+    fn a_cold_set_wishes_nothing_and_a_hot_one_about_what_it_will_want() {
+        let leases = Leases::<&'static str>::default();
+        assert_eq!(leases.wish(SET, 0, TTL_US, &[cap(1_000)]).0, 0);
+        let leases = hot();
+        demand(&leases, 0, 300, 2);
+        let (wish, _) = leases.wish(SET, 300_000, TTL_US, &[cap(10_000)]);
+        assert!((200..=300).contains(&wish), "{wish} of 200 in a lease's life");
+    }
+
+    #[test]
+    fn all_leases_of_a_bucket_together_stay_below_its_cap() {
+        let leases = hot();
+        demand(&leases, 0, 300, 10);
+        let (first, reserved) = leases.wish(SET, 300_000, TTL_US, &[cap(100)]);
+        assert_eq!(first, 100);
+        assert_eq!(leases.wish(SET, 300_001, TTL_US, &[cap(100)]).0, 0);
+        leases.unreserve(&[(cap(0).key, 30)]);
+        let (second, more) = leases.wish(SET, 300_002, TTL_US, &[cap(100)]);
+        assert_eq!(second, 30);
+        leases.unreserve(&more);
+        leases.unreserve(&[(cap(0).key, reserved[0].1 - 30)]);
+        assert_eq!(leases.reserved(), 0);
+    }
+
+    #[test]
+    fn requests_are_served_in_order_until_the_lease_is_used_up_or_over() {
+        let leases = hot();
+        let reserved = Reserved::from_slice(&[(cap(0).key, 4)]);
+        assert!(leases.begins(SET, lease(4, 100_000, reserved)).is_none());
+        let nth = |now_us| leases.serve(SET, now_us, TTL_US).map(|served| served.nth);
+        assert_eq!((nth(1), nth(2)), (Some(3), Some(4)));
+        assert_eq!(nth(100_000), None, "it lives to its end, not longer");
+        assert_eq!(nth(99_999), Some(5));
+        let ended = leases.ended(100_000);
+        assert_eq!((ended.len(), ended[0].left), (1, 1));
+        assert!(leases.ended(200_000).is_empty() && leases.is_empty());
+    }
+
+    #[test]
+    fn more_is_asked_for_before_the_end_but_not_more_than_25_times_a_second() {
+        let leases = hot();
+        let (mut asked, mut next_end) = (0, 0);
+        for now_us in (0..1_000_000).step_by(500) {
+            leases.ended(now_us);
+            let served = leases.serve(SET, now_us, TTL_US);
+            if served.as_ref().is_none_or(|served| served.renew) {
+                asked += 1;
+                let (wish, reserved) = leases.wish(SET, now_us, TTL_US, &[cap(1_000_000)]);
+                leases.begins(SET, lease(wish, now_us + TTL_US, reserved));
+                next_end = now_us + TTL_US;
+            }
+        }
+        assert!(next_end > 1_000_000);
+        assert!((10..=27).contains(&asked), "{asked} calls in a second");
+    }
+
+    #[test]
+    fn a_reset_drops_the_leases_of_the_bucket() {
+        let leases = hot();
+        let reserved = Reserved::from_slice(&[(cap(0).key, 4)]);
+        leases.begins(SET, lease(4, 100_000, reserved));
+        leases.forget(&cap(0).key);
+        assert!(leases.serve(SET, 1, TTL_US).is_none());
+        assert!(leases.ended(200_000).is_empty(), "nothing to hand back");
+    }
+}

@@ -119,3 +119,9 @@ pub(super) fn median(samples: &[&Sample]) -> Duration {
     took.sort();
     took.get(took.len() / 2).copied().unwrap_or_default()
 }
+
+/// How many of them were admitted at this target.
+pub(super) fn admitted_in(samples: &[Sample], target: &str) -> u64 {
+    let admitted = |sample: &&Sample| sample.target == target && sample.status == 200;
+    samples.iter().filter(admitted).count() as u64
+}

@@ -1,6 +1,6 @@
 //! Gateways under load before a Redis that has an outage: the story every kind of outage tells.
 
-use super::load::{Caller, Load, Sample, admitted, median};
+use super::load::{Caller, Load, Sample, admitted, admitted_in, median};
 use crate::gateway::{Gateway, app};
 use crate::upstream::Upstream;
 use crate::waiting;
@@ -117,15 +117,12 @@ impl Scene {
     ) {
         let gateways = self.gateways.len() as u64;
         let load = self.load();
-        let rounds = 0..30 / self.gateways.len();
         // in turns, so that every gateway has seen the bucket half empty
-        let half = ["/quota", "/window"].map(|target| {
-            rounds
-                .clone()
-                .map(|_| self.admitted(target, "half", 1))
-                .sum()
+        let half = ["/quota", "/window"].map(|target| -> u64 {
+            let rounds = 0..30 / self.gateways.len();
+            rounds.map(|_| self.admitted(target, "half", 1)).sum()
         });
-        assert_eq!(half, [30u64, 30]);
+        assert_eq!(half, [30, 30]);
         waiting::pause(Duration::from_millis(300));
 
         let strike_at = Instant::now();
@@ -262,12 +259,6 @@ impl Scene {
             assert_eq!(gateway.get("/health").json()["status"], "ok");
         }
     }
-}
-
-/// How many of them were admitted at this target.
-pub(super) fn admitted_in(samples: &[Sample], target: &str) -> u64 {
-    let admitted = |sample: &&Sample| sample.target == target && sample.status == 200;
-    samples.iter().filter(admitted).count() as u64
 }
 
 /// Waits until counting is shared.
