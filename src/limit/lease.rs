@@ -140,14 +140,14 @@ impl<G> Leases<G> {
     }
 
     /// How many requests to ask for in a call that is about to be made, and the units that reserves.
-    /// About what the set will want in a `ttl_us`, within every bucket's cap.
+    /// About what the set will want in a `ttl_us` beyond what it has, within every bucket's cap.
     pub fn wish(&self, id: SetId, now_us: u64, ttl_us: u64, caps: &[Cap]) -> (u64, Reserved) {
         let mut shard = self.shard(id).lock();
         let Some(hot) = shard.get_mut(&id.0) else {
             return (0, Reserved::new());
         };
         hot.asked_us = now_us;
-        let demand = hot.demand(now_us, ttl_us);
+        let demand = hot.demand(now_us, ttl_us).saturating_sub(hot.left(now_us));
         drop(shard);
         let mut reserved = self.reserved.lock();
         let room = |cap: &Cap| {
@@ -282,6 +282,12 @@ impl<G> Hot<G> {
         self.last_us = now_us;
     }
 
+    /// Requests that live leases can still serve.
+    fn left(&self, now_us: u64) -> u64 {
+        let live = self.leases.iter().filter(|lease| lease.ends_us > now_us);
+        live.map(|lease| lease.left).sum()
+    }
+
     /// Requests in a `ttl_us`, judged by the last and the present one, and a quarter more.
     fn demand(&mut self, now_us: u64, ttl_us: u64) -> u64 {
         let elapsed = now_us.saturating_sub(self.since_us).clamp(1, ttl_us);
@@ -346,7 +352,10 @@ mod tests {
         let leases = hot();
         demand(&leases, 0, 300, 2);
         let (wish, _) = leases.wish(SET, 300_000, TTL_US, &[cap(10_000)]);
-        assert!((200..=300).contains(&wish), "{wish} of 200 in a lease's life");
+        assert!(
+            (200..=300).contains(&wish),
+            "{wish} of 200 in a lease's life"
+        );
     }
 
     #[test]

@@ -58,6 +58,8 @@ pub struct Shared {
     lines: Lines<Wants>,
     waiting: AtomicUsize,
     breaker: Breaker,
+    /// when a request last waited in vain, on our clock
+    late_us: AtomicU64,
     /// told when the breaker opens
     tripped: Notify,
     outage: Outage,
@@ -111,6 +113,7 @@ impl Shared {
             lines: Lines::default(),
             waiting: AtomicUsize::new(0),
             breaker: Breaker::default(),
+            late_us: AtomicU64::new(0),
             tripped: Notify::new(),
             outage: Outage::new(settings.max_local_keys),
             refusals: Refusals::default(),
@@ -219,6 +222,18 @@ impl Shared {
         }
     }
 
+    /// Requests have waited in vain. However many they are, a fifth of a deadline counts as one
+    /// failure: a moment in which this process did not get to run is no outage.
+    fn was_late(&self) {
+        let here_us = self.clock.here_us();
+        let one_us = self.settings.timeout.as_micros() as u64 / LATE_PARTS;
+        let last_us = self.late_us.load(Ordering::Relaxed);
+        if here_us >= last_us + one_us {
+            self.late_us.store(here_us, Ordering::Relaxed);
+            self.failed("no answer within the deadline");
+        }
+    }
+
     fn failed(&self, reason: &str) {
         if self.breaker.failed() {
             self.tell_trip(reason);
@@ -238,6 +253,9 @@ impl Shared {
         );
     }
 }
+
+/// Parts of a deadline in which late answers count once.
+const LATE_PARTS: u64 = 5;
 
 /// Sweeps after which what is hot is counted anew.
 const HEAT_TURNS: usize = 256;

@@ -176,6 +176,16 @@ impl Gateway {
         Connection::open(self.admin).request("GET", target, headers, b"")
     }
 
+    /// One request without a body on the admin listener.
+    pub(crate) fn send_admin(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+    ) -> Response {
+        Connection::open(self.admin).request(method, target, headers, b"")
+    }
+
     /// The value of a metric; absent is 0.
     pub(crate) fn metric(&self, series: &str) -> f64 {
         let text = self.ask_admin("/metrics", &[]).text();

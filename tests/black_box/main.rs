@@ -24,6 +24,7 @@ mod http2;
 mod identity;
 mod identity_headers;
 mod interim;
+mod limits;
 mod main_story;
 mod outage;
 mod paths;

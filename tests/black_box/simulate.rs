@@ -1,6 +1,7 @@
 //! `tidegate simulate`: a line in, a line out, decided by the code that decides traffic.
 
 use crate::gateway::{EVERYTHING, Reaped, app, tidegate};
+use crate::redis::RedisServer;
 use crate::scratch::Scratch;
 use crate::upstream::nobody;
 use crate::waiting;
@@ -16,11 +17,19 @@ struct Simulation {
 }
 
 fn simulation(policies: &str) -> Simulation {
+    simulation_in("memory", "", policies)
+}
+
+/// A simulation whose buckets are in `store`, which is configured by `section`.
+fn simulation_in(store: &str, section: &str, policies: &str) -> Simulation {
     let scratch = Scratch::new();
-    let text = format!("{}{EVERYTHING}policies:\n{policies}", app(nobody()));
+    let text = format!(
+        "{section}{}{EVERYTHING}policies:\n{policies}",
+        app(nobody())
+    );
     let file = scratch.file("simulate.yaml", &text);
     let child = tidegate(scratch.path())
-        .args(["simulate", "-c"])
+        .args(["simulate", "--store", store, "-c"])
         .arg(file)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -63,6 +72,52 @@ impl Simulation {
 }
 
 const T: f64 = 1_900_000_000_000.0;
+
+#[test]
+fn the_scripts_in_redis_decide_a_timeline_like_the_store_in_process() {
+    let redis = RedisServer::start();
+    let section = format!("store: {{ redis: {{ url: \"{}\" }} }}\n", redis.url());
+    let policies = [
+        "algorithm: token_bucket, quota: { count: 7, period: 60s }",
+        "algorithm: sliding_window, quota: { count: 7, period: 60s }",
+        "algorithm: sliding_window_counter, quota: { count: 7, period: 60s }",
+        "algorithm: fixed_window, quota: { count: 7, calendar: day, time_zone: Europe/Berlin }",
+        "algorithm: leaky_bucket, quota: { count: 7, period: 60s, max_delay: 20s }",
+        "algorithm: concurrency, quota: { count: 7 }",
+    ];
+    for policy in policies {
+        let policy = format!("  p: {{ key: [client], {policy} }}\n");
+        let mut here = simulation(&policy);
+        let mut there = simulation_in("redis", &section, &policy);
+        for (after_ms, op, cost) in [
+            (0.0, "spend", 3),
+            (0.5, "peek", 4),
+            (0.5, "spend", 4),
+            (1.0, "spend", 1),
+            (-30_000.0, "spend", 1),
+            (9_000.25, "spend", 2),
+            (60_000.0, "peek", 7),
+            (61_000.0, "spend", 8),
+            (90_000_000.0, "spend", 7),
+        ] {
+            let (one, other) = (
+                here.step(T + after_ms, op, cost),
+                there.step(T + after_ms, op, cost),
+            );
+            assert_eq!(one, other, "{policy} {op} {cost} after {after_ms} ms");
+        }
+        assert_eq!((here.ended(), there.ended()), (Some(0), Some(0)));
+    }
+    assert!(redis.command(&["DBSIZE"]).trim() != "0", "it was asked");
+}
+
+#[test]
+fn a_simulation_without_its_redis_says_so() {
+    let policy = "  p: { key: [client], algorithm: concurrency, quota: { count: 1 } }\n";
+    assert_ne!(simulation_in("redis", "", policy).ended(), Some(0));
+    let section = "store: { redis: { url: \"redis://127.0.0.1:1\" } }\n";
+    assert_ne!(simulation_in("redis", section, policy).ended(), Some(0));
+}
 
 const TOKEN_BUCKET: &str =
     "  p: { key: [client], algorithm: token_bucket, quota: { count: 10, period: 60s } }\n";
