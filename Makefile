@@ -42,7 +42,7 @@ bench: deps-build ## the benchmarks in benches/
 	$(CARGO) bench --locked
 
 .PHONY: compare
-compare: deps-build ## CPU per request against a bare Pingora proxy (needs python3 and wrk; minutes)
+compare: deps-build ## CPU per request against a bare Pingora proxy (needs python3 and wrk; minutes); COMPARE_FLAGS='--scenario all': all of it
 	loadtest/compare/compare $(COMPARE_FLAGS)
 
 .PHONY: stress

@@ -19,7 +19,7 @@ pub struct StoreMetrics {
     pub waiting: IntGauge,
     /// buckets held in process during an outage
     pub outage_buckets: IntGauge,
-    /// calls made to decide requests
+    /// calls made to take units or hand them back
     pub calls: IntCounter,
     /// calls that failed
     pub errors: IntCounter,
@@ -69,7 +69,7 @@ impl StoreMetrics {
             )?,
             calls: counter(
                 "tidegate_store_calls_total",
-                "calls made to the shared store to decide requests",
+                "calls made to the shared store to take units or hand them back",
             )?,
             errors: counter("tidegate_store_errors_total", "calls that failed")?,
             call_seconds: register(registry, Histogram::with_opts(call_seconds)?)?,

@@ -14,11 +14,13 @@ class Failure(Exception):
     """What the person who started the comparison has to know, in one sentence."""
 
 
-def free_port():
-    """A port that nobody listens on. Ask for the next when this one is in use, not before."""
-    with socket.socket() as holder:
-        holder.bind(("127.0.0.1", 0))
-        return holder.getsockname()[1]
+def free_ports(count):
+    """Ports that nobody listens on; all are held until the last is found."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for holder in sockets:
+            holder.bind(("127.0.0.1", 0))
+        return [holder.getsockname()[1] for holder in sockets]
 
 
 def cpu_seconds(pid):

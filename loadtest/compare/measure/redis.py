@@ -1,14 +1,18 @@
 """A Redis of our own: started empty, spoken to over a socket, asked what it has done."""
 
+import re
 import shutil
 import socket
 import time
 import typing
 
-from measure.machine import Failure, free_port
+from measure.machine import Failure, free_ports
 from measure.processes import START_TIMEOUT_SECONDS
 
 TIMEOUT_SECONDS = 10
+# what ends the replies of a run
+END = "that was all"
+END_REPLY = b"$12\r\nthat was all\r\n"
 
 
 class Redis(typing.NamedTuple):
@@ -43,7 +47,7 @@ def start_redis(stage, name, options):
     """A server without persistence, whose keys die with it."""
     if shutil.which("redis-server") is None:
         raise Failure("redis-server is missing: apt-get install redis-server")
-    port, path = free_port(), str(stage.folder / f"{name}.sock")
+    [port], path = free_ports(1), str(stage.folder / f"{name}.sock")
     command = ["redis-server", "--port", port, "--bind", "127.0.0.1", "--unixsocket", path]
     command += ["--save", "", "--appendonly", "no", "--dir", stage.folder]
     process = stage.start(name, command)
@@ -83,11 +87,18 @@ class Connection:
         self.socket.sendall(command(*words))
         return self.read_reply()
 
-    def run(self, payload, count):
-        """Sends `count` commands at once and drops their replies."""
-        self.socket.sendall(payload)
-        for _ in range(count):
-            self.read_reply()
+    def run(self, payload):
+        """Sends commands at once and drops their replies, none of which may be an error."""
+        self.socket.sendall(payload + command("ECHO", END))
+        received = bytearray()
+        while not received.endswith(END_REPLY):
+            part = self.socket.recv(1 << 20)
+            if not part:
+                raise Failure("Redis has closed the connection")
+            received += part
+        error = re.search(rb"^-.*", received, re.MULTILINE)
+        if error:
+            raise Failure(f"Redis says: {error[0].decode()}")
 
     def read_reply(self):
         line = self.replies.readline()
@@ -114,14 +125,14 @@ class Connection:
                 stats[name] = int(fields["calls"]), int(fields["usec"])
         return stats
 
-    def bucket_bytes(self, at_most):
-        """MEMORY USAGE of keys that hold a bucket, with the length of the longest."""
+    def bucket_bytes(self, pattern, at_most=2000):
+        """MEMORY USAGE of the buckets whose keys match, and how long the longest key is."""
         sizes, longest, cursor = [], 0, b"0"
         while len(sizes) < at_most:
-            cursor, keys = self.call("SCAN", cursor, "COUNT", 500)
+            cursor, keys = self.call("SCAN", cursor, "MATCH", pattern, "COUNT", 500)
             for key in keys:
                 size = self.call("MEMORY", "USAGE", key, "SAMPLES", 0)
-                if size is not None and key != b"tg:gateways":
+                if size is not None:  # it may have expired meanwhile
                     sizes.append(size)
                     longest = max(longest, len(key))
             if cursor == b"0":

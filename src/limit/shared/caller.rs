@@ -232,11 +232,12 @@ impl Shared {
         });
     }
 
-    async fn refund(&self, refunds: &[Refund]) -> Result<(), CallFailed> {
+    pub(super) async fn refund(&self, refunds: &[Refund]) -> Result<(), CallFailed> {
         let most = if self.link.is_cluster() { 1 } else { 64 };
         for some in refunds.chunks(most) {
             let prefix = self.prefix_of(some.first().map(|refund| &refund.key));
             let call = wire::refund(&self.frame(), &prefix, some, self.store_us());
+            self.metrics.calls.inc();
             self.link.call(&call).await?;
         }
         Ok(())

