@@ -11,9 +11,9 @@ local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local ttl_us = ARGV[2] + 0
 
-redis.call('ZADD', KEYS[1], string.format('%.0f', now), ARGV[1])
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now - ttl_us))
+redis.call('ZADD', KEYS[1], string.format('%d', now), ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%d', now - ttl_us))
 -- from before a clock stepped back
-redis.call('ZREMRANGEBYSCORE', KEYS[1], string.format('(%.0f', now + ttl_us), '+inf')
-redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.ceil(ttl_us / 1000)))
+redis.call('ZREMRANGEBYSCORE', KEYS[1], string.format('(%d', now + ttl_us), '+inf')
+redis.call('PEXPIRE', KEYS[1], string.format('%d', math.ceil(ttl_us / 1000)))
 return { now, redis.call('ZCARD', KEYS[1]) }

@@ -25,7 +25,7 @@ local states, order = {}, {}
 local function ttl(until_us)
   local ms = ceil((until_us - now) / 1000)
   if ms < 1 then ms = 1 elseif ms > LARGEST / 1000 then ms = LARGEST / 1000 end
-  return format('%.0f', ms)
+  return format('%d', ms)
 end
 
 -- level:ts, units:ts or current:previous:ts; nothing to do where it is not there or not ours
@@ -152,8 +152,8 @@ for _, o in ipairs(order) do
       call('LTRIM', key, 0, state.from + changed - 2)
       for n = changed, #kept do
         local new = kept[n]
-        local text = format('%.0f:%.0f', new.date, new.total)
-        if new.ts ~= new.date then text = text .. format(':%.0f', new.ts) end
+        local text = format('%d:%d', new.date, new.total)
+        if new.ts ~= new.date then text = text .. format(':%d', new.ts) end
         call('RPUSH', key, text)
       end
       call('PEXPIRE', key, ttl(kept[#kept].date + state.period))
@@ -162,15 +162,15 @@ for _, o in ipairs(order) do
     if state.changed and (state.units <= 0 or state.expires <= now) then
       call('HDEL', key, gateway)
     elseif state.changed then
-      call('HSET', key, gateway, format('%.0f:%.0f', state.units, state.expires))
+      call('HSET', key, gateway, format('%d:%d', state.units, state.expires))
     end
   elseif state.ends then
     if state.a + state.b <= 0 or state.ends <= now then
       call('DEL', key)
     elseif kind == 'n' then
-      call('SET', key, format('%.0f:%.0f:%.0f', state.a, state.b, state.t), 'PX', ttl(state.ends))
+      call('SET', key, format('%d:%d:%d', state.a, state.b, state.t), 'PX', ttl(state.ends))
     else
-      call('SET', key, format('%.0f:%.0f', state.a, state.t), 'PX', ttl(state.ends))
+      call('SET', key, format('%d:%d', state.a, state.t), 'PX', ttl(state.ends))
     end
   end
 end

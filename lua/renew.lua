@@ -27,10 +27,10 @@ end
 for k, key in ipairs(KEYS) do
   if units[k] > 0 then
     if foreign[k] then call('DEL', key) end
-    call('HSET', key, gateway, format('%.0f:%.0f', units[k], now + permit_us))
+    call('HSET', key, gateway, format('%d:%d', units[k], now + permit_us))
     -- another gateway's field may live longer
     local ms = math.ceil(permit_us / 1000)
-    if foreign[k] or left_ms[k] < ms then call('PEXPIRE', key, format('%.0f', ms)) end
+    if foreign[k] or left_ms[k] < ms then call('PEXPIRE', key, format('%d', ms)) end
   elseif not foreign[k] then
     call('HDEL', key, gateway)
   end

@@ -70,7 +70,7 @@ end
 local function ttl(until_us)
   local ms = ceil((until_us - now) / 1000)
   if ms < 1 then ms = 1 elseif ms > LARGEST / 1000 then ms = LARGEST / 1000 end
-  return format('%.0f', ms)
+  return format('%d', ms)
 end
 
 -- The kinds other than token_bucket. Functions cost time in every call, so these are made where they are needed:
@@ -270,8 +270,8 @@ local function others()
   local function write_log(s)
     local log, added = s.log, {}
     for _, new in ipairs(log.tail) do
-      local text = format('%.0f:%.0f', new.date, new.total)
-      if new.ts ~= new.date then text = text .. format(':%.0f', new.ts) end
+      local text = format('%d:%d', new.date, new.total)
+      if new.ts ~= new.date then text = text .. format(':%d', new.ts) end
       if new.added then added[#added + 1] = text elseif new.changed then call('LSET', log.key, -1, text) end
     end
     if log.replace then
@@ -312,7 +312,7 @@ local function others()
     local expires = now + permit_us
     if flight.foreign then call('DEL', flight.key) end
     if #flight.dead > 0 then call('HDEL', flight.key, unpack(flight.dead)) end
-    call('HSET', flight.key, gateway, format('%.0f:%.0f', flight.own, expires))
+    call('HSET', flight.key, gateway, format('%d:%d', flight.own, expires))
     call('PEXPIRE', flight.key, ttl(flight.until_us > expires and flight.until_us or expires))
   end
 
@@ -437,11 +437,11 @@ for d = 1, #dirty do
   local s = dirty[d]
   local kind = s.kind
   if kind == 'n' then
-    call('SET', s.key, format('%.0f:%.0f:%.0f', s.a, s.b, s.t), 'PX', ttl(s.ends))
+    call('SET', s.key, format('%d:%d:%d', s.a, s.b, s.t), 'PX', ttl(s.ends))
   elseif kind == 's' or kind == 'c' then
     write(s)
   else
-    call('SET', s.key, format('%.0f:%.0f', s.a, s.t), 'PX', ttl(s.ends))
+    call('SET', s.key, format('%d:%d', s.a, s.t), 'PX', ttl(s.ends))
   end
 end
 return reply

@@ -1,9 +1,6 @@
 //! Redis fails in every way there is, under load: what clients see meanwhile, and what they get out of it.
 
-#![allow(
-    clippy::print_stderr,
-    reason = "what was measured, for whoever looks"
-)]
+#![allow(clippy::print_stderr, reason = "what was measured, for whoever looks")]
 
 mod accounts;
 mod aftermath;
