@@ -115,6 +115,7 @@ pub(super) fn link(redis: &config::Redis) -> link::Settings {
             .iter()
             .map(|url| url.expose().to_owned())
             .collect(),
+        timeout: redis.timeout,
         ca_file: redis.ca_file.clone(),
     }
 }
@@ -140,8 +141,11 @@ fn settings(config: &Config) -> Settings {
 /// requests are left out: ours say the same once, with the request's id.
 pub(super) fn log_to_stderr() {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,pingora_core=warn,pingora_proxy=off"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+        EnvFilter::new(
+            "info,pingora_core=warn,pingora_core::connectors=off,pingora_proxy=off,redis=off",
+        )
+    });
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -8,7 +8,9 @@ use super::batch::SetId;
 use super::descriptor::BucketKey;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
-use std::collections::{HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Shards of the table of sets.
 const SHARDS: usize = 16;
@@ -28,8 +30,10 @@ pub struct Leases<G> {
     shards: [Mutex<HashMap<u128, Hot<G>>>; SHARDS],
     /// units promised to live leases, by bucket
     reserved: Mutex<HashMap<BucketKey, u64>>,
-    /// leases in the order in which they end
-    ends: Mutex<VecDeque<(u64, SetId)>>,
+    /// leases, the next to end first
+    ends: Mutex<BinaryHeap<Reverse<(u64, SetId)>>>,
+    /// counts resets, so that a reply to an older call is recognised
+    resets: AtomicU64,
 }
 
 struct Hot<G> {
@@ -90,6 +94,7 @@ impl<G> Default for Leases<G> {
             shards: std::array::from_fn(|_| Mutex::default()),
             reserved: Mutex::default(),
             ends: Mutex::default(),
+            resets: AtomicU64::new(0),
         }
     }
 }
@@ -190,7 +195,7 @@ impl<G> Leases<G> {
         let ends_us = lease.ends_us;
         hot.leases.push(lease);
         drop(shard);
-        self.ends.lock().push_back((ends_us, id));
+        self.ends.lock().push(Reverse((ends_us, id)));
         None
     }
 
@@ -221,16 +226,17 @@ impl<G> Leases<G> {
 
     fn next_end(&self, now_us: u64) -> Option<SetId> {
         let mut ends = self.ends.lock();
-        let (ends_us, id) = *ends.front()?;
+        let Reverse((ends_us, id)) = *ends.peek()?;
         if ends_us > now_us {
             return None;
         }
-        ends.pop_front();
+        ends.pop();
         Some(id)
     }
 
     /// Drops the leases that hold units of a bucket: it was reset, so there is nothing to hand back.
     pub fn forget(&self, key: &BucketKey) {
+        self.resets.fetch_add(1, Ordering::Relaxed);
         for shard in &self.shards {
             for hot in shard.lock().values_mut() {
                 hot.leases.retain(|lease| {
@@ -242,6 +248,11 @@ impl<G> Leases<G> {
                 });
             }
         }
+    }
+
+    /// How many resets there have been.
+    pub fn resets(&self) -> u64 {
+        self.resets.load(Ordering::Relaxed)
     }
 
     /// Forgets sets that have no lease and that nobody has asked for lately.

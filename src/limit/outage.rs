@@ -39,27 +39,16 @@ pub struct Outage {
 #[derive(Default)]
 struct Books {
     owed: HashMap<BucketKey, Owed>,
-    /// buckets whose debts have been taken
-    settled: Vec<BucketKey>,
 }
 
+/// What a bucket held when this gateway began to decide alone, or was last settled. What it holds
+/// more by now was admitted without the store.
 struct Owed {
     whole: Quota,
     share: Quota,
-    /// what was admitted since the outage began, without what the bucket was seeded with
-    state: State,
-}
-
-impl Owed {
-    fn debt(self, key: BucketKey, now_us: u64) -> Option<Debt> {
-        let held = self.share.used(&self.state, now_us);
-        let units = held.min(self.whole.capacity());
-        (units > 0).then_some(Debt {
-            key,
-            quota: self.whole,
-            units,
-        })
-    }
+    before: State,
+    /// units that were admitted beside the bucket's own count, or could not be settled
+    extra: u64,
 }
 
 /// Units admitted during an outage that a bucket still holds.
@@ -70,6 +59,8 @@ pub struct Debt {
     pub quota: Quota,
     /// how many units
     pub units: u64,
+    /// the bucket at that time
+    held: State,
 }
 
 impl Outage {
@@ -120,6 +111,7 @@ impl Outage {
         for (charge, share) in charges.iter().zip(&shares) {
             if let Some(share) = share {
                 self.seed(charge, share, now_us);
+                self.open(charge, share);
                 // what the share can never hold, though the whole could, takes all of it
                 let cost = if charge.cost <= charge.quota.capacity() {
                     charge.cost.min(share.capacity())
@@ -137,14 +129,17 @@ impl Outage {
         let mut answers = decided.buckets.iter();
         let mut decision = answered(charges, |_| false, now_us);
         decision.allowed = decided.allowed;
+        let mut counted = local.iter();
         for ((bucket, charge), share) in decision.buckets.iter_mut().zip(charges).zip(&shares) {
-            let Some(share) = share else { continue };
-            let Some(answer) = answers.next() else {
+            if share.is_none() {
+                continue;
+            }
+            let (Some(answer), Some(counted)) = (answers.next(), counted.next()) else {
                 continue;
             };
             *bucket = *answer;
             if decided.allowed && answer.answer.admits() {
-                self.owe(charge, share, now_us);
+                self.owe_extra(charge, counted.cost);
             }
         }
         decision
@@ -168,20 +163,34 @@ impl Outage {
         }
     }
 
-    fn owe(&self, charge: &Charge<'_>, share: &Quota, now_us: u64) {
+    /// Opens the books of a bucket: what it holds before this gateway admits anything alone.
+    fn open(&self, charge: &Charge<'_>, share: &Quota) {
         if charge.cost == 0 || charge.quota.is_concurrency() {
             return;
         }
         let mut books = self.books.lock();
-        if books.owed.len() >= self.max_keys && !books.owed.contains_key(&charge.key) {
+        if books.owed.contains_key(&charge.key) || books.owed.len() >= self.max_keys {
             return;
         }
-        let debt = books.owed.entry(charge.key).or_insert_with(|| Owed {
-            whole: charge.quota.clone(),
-            share: share.clone(),
-            state: share.empty(),
-        });
-        debt.share.charge(&mut debt.state, now_us, charge.cost);
+        let before = self.local.state(&charge.key);
+        books.owed.insert(
+            charge.key,
+            Owed {
+                whole: charge.quota.clone(),
+                share: share.clone(),
+                before: before.unwrap_or_else(|| share.empty()),
+                extra: 0,
+            },
+        );
+    }
+
+    /// Units a share cannot count because one request takes more than it can hold.
+    fn owe_extra(&self, charge: &Charge<'_>, counted: u64) {
+        if charge.cost > counted
+            && let Some(owed) = self.books.lock().owed.get_mut(&charge.key)
+        {
+            owed.extra = owed.extra.saturating_add(charge.cost - counted);
+        }
     }
 
     /// Gives back units of a `concurrency` bucket that were taken during an outage.
@@ -189,38 +198,64 @@ impl Outage {
         self.local.release(key, cost);
     }
 
+    /// Has anything been admitted without the store?
+    pub fn owes(&self) -> bool {
+        !self.books.lock().owed.is_empty()
+    }
+
     /// What is still held of the units admitted so far, for the store to be charged with. The
     /// local buckets go on deciding until [`Outage::end`].
     pub fn debts(&self, now_us: u64) -> Vec<Debt> {
-        let mut books = self.books.lock();
-        let owed = std::mem::take(&mut books.owed);
-        books.settled.extend(owed.keys());
-        drop(books);
-        owed.into_iter()
-            .filter_map(|(key, owed)| owed.debt(key, now_us))
-            .collect()
+        let books = self.books.lock();
+        let debts = books.owed.iter().filter_map(|(key, owed)| {
+            let held = self.local.state(key).unwrap_or_else(|| owed.share.empty());
+            let more = owed
+                .share
+                .used(&held, now_us)
+                .saturating_sub(owed.share.used(&owed.before, now_us));
+            let units = (more + owed.extra).min(owed.whole.capacity());
+            (units > 0).then(|| Debt {
+                key: *key,
+                quota: owed.whole.clone(),
+                units,
+                held,
+            })
+        });
+        debts.collect()
     }
 
-    /// The outage is over: what was admitted since the debts were taken. The local buckets start
+    /// The store has been charged with these.
+    pub fn settled(&self, debts: Vec<Debt>) {
+        let mut books = self.books.lock();
+        for debt in debts {
+            if let Some(owed) = books.owed.get_mut(&debt.key) {
+                owed.before = debt.held;
+                owed.extra = 0;
+            }
+        }
+    }
+
+    /// The outage is over: what was admitted since the debts were settled. The local buckets start
     /// anew next time.
     pub fn end(&self, now_us: u64) -> Vec<Debt> {
         let debts = self.debts(now_us);
-        for key in std::mem::take(&mut self.books.lock().settled) {
+        for key in std::mem::take(&mut self.books.lock().owed).into_keys() {
             self.local.forget(&key);
         }
         debts
     }
 
-    /// Debts that could not be settled.
-    pub fn still_owes(&self, debts: impl Iterator<Item = Debt>, now_us: u64) {
+    /// Debts that could not be settled at the end.
+    pub fn still_owes(&self, debts: impl Iterator<Item = Debt>) {
         let mut books = self.books.lock();
         for debt in debts {
             let owed = books.owed.entry(debt.key).or_insert_with(|| Owed {
                 share: debt.quota.clone(),
-                state: debt.quota.empty(),
+                before: debt.quota.empty(),
                 whole: debt.quota,
+                extra: 0,
             });
-            owed.share.charge(&mut owed.state, now_us, debt.units);
+            owed.extra = owed.extra.saturating_add(debt.units);
         }
     }
 

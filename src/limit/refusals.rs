@@ -44,6 +44,30 @@ pub struct Refusal {
     pub whole_at_us: u64,
 }
 
+/// What a request wants to take from one bucket.
+#[derive(Clone, Copy)]
+pub struct Taking<'a> {
+    /// which bucket
+    pub key: &'a BucketKey,
+    /// by which quota
+    pub fingerprint: u64,
+    /// how many units
+    pub cost: u64,
+    /// may it refuse?
+    pub enforce: bool,
+}
+
+impl<'a> From<&'a Charge<'_>> for Taking<'a> {
+    fn from(charge: &'a Charge<'_>) -> Self {
+        Taking {
+            key: &charge.key,
+            fingerprint: charge.terms.fingerprint,
+            cost: charge.cost,
+            enforce: charge.enforce,
+        }
+    }
+}
+
 impl Default for Refusals {
     fn default() -> Self {
         Refusals {
@@ -73,14 +97,17 @@ impl Refusals {
 
     /// The decision, if a remembered refusal makes it. `store_us`: the same moment on the store's
     /// clock.
-    pub fn decide(&self, charges: &[Charge<'_>], now_us: u64, store_us: u64) -> Option<Decision> {
+    pub fn decide<'a>(
+        &self,
+        taken: impl Iterator<Item = Taking<'a>>,
+        now_us: u64,
+        store_us: u64,
+    ) -> Option<Decision> {
         if self.remembered.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        let refused: SmallVec<[Option<Refusal>; 4]> = charges
-            .iter()
-            .map(|charge| self.holding(charge, now_us))
-            .collect();
+        let refused: SmallVec<[Option<Refusal>; 4]> =
+            taken.map(|taking| self.holding(&taking, now_us)).collect();
         if refused.iter().all(Option::is_none) {
             return None;
         }
@@ -95,18 +122,18 @@ impl Refusals {
         })
     }
 
-    fn holding(&self, charge: &Charge<'_>, now_us: u64) -> Option<Refusal> {
-        if !charge.enforce || charge.cost == 0 {
+    fn holding(&self, taking: &Taking<'_>, now_us: u64) -> Option<Refusal> {
+        if !taking.enforce || taking.cost == 0 {
             return None;
         }
-        let mut shard = self.shard(&charge.key).lock();
-        let refusal = *shard.get(&charge.key)?;
-        if refusal.until_us <= now_us || refusal.fingerprint != charge.terms.fingerprint {
-            shard.remove(&charge.key);
+        let mut shard = self.shard(taking.key).lock();
+        let refusal = *shard.get(taking.key)?;
+        if refusal.until_us <= now_us || refusal.fingerprint != taking.fingerprint {
+            shard.remove(taking.key);
             self.remembered.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        (charge.cost >= refusal.cost).then_some(refusal)
+        (taking.cost >= refusal.cost).then_some(refusal)
     }
 
     /// Forgets the refusals of one bucket: it was reset.
@@ -217,7 +244,13 @@ mod tests {
         let quota = Quota::token_bucket(10, 1_000_000, None).unwrap();
         let refusals = Refusals::default();
         refusals.remember(&key("p"), refusal(3, 5_000), 0);
-        let ask = |cost, now_us| refusals.decide(&[charge("p", &quota, cost)], now_us, 77);
+        let ask = |cost, now_us| {
+            refusals.decide(
+                [charge("p", &quota, cost)].iter().map(Taking::from),
+                now_us,
+                77,
+            )
+        };
         let decision = ask(3, 1_000).unwrap();
         assert!(!decision.allowed);
         assert_eq!(
@@ -239,7 +272,9 @@ mod tests {
         let refusals = Refusals::default();
         refusals.remember(&key("p"), refusal(1, 5_000), 0);
         let both = [charge("q", &quota, 1), charge("p", &quota, 1)];
-        let decision = refusals.decide(&both, 0, 0).unwrap();
+        let decision = refusals
+            .decide(both.iter().map(Taking::from), 0, 0)
+            .unwrap();
         assert!(decision.buckets[0].answer.admits() && !decision.buckets[0].counted);
         assert!(!decision.buckets[1].answer.admits());
     }
@@ -251,13 +286,25 @@ mod tests {
         refusals.remember(&key("p"), refusal(1, 5_000), 0);
         let mut shadow = charge("p", &quota, 1);
         shadow.enforce = false;
-        assert!(refusals.decide(&[shadow], 0, 0).is_none());
+        assert!(
+            refusals
+                .decide([shadow].iter().map(Taking::from), 0, 0)
+                .is_none()
+        );
         let mut edited = charge("p", &quota, 1);
         edited.terms.fingerprint = 9;
-        assert!(refusals.decide(&[edited], 0, 0).is_none());
+        assert!(
+            refusals
+                .decide([edited].iter().map(Taking::from), 0, 0)
+                .is_none()
+        );
         refusals.remember(&key("p"), refusal(1, 5_000), 0);
         refusals.clear();
-        assert!(refusals.decide(&[charge("p", &quota, 1)], 0, 0).is_none());
+        assert!(
+            refusals
+                .decide([charge("p", &quota, 1)].iter().map(Taking::from), 0, 0)
+                .is_none()
+        );
     }
 
     #[test]

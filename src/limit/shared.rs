@@ -21,6 +21,7 @@ use super::store::redis::link::{BadSettings, Link, Settings as LinkSettings};
 use super::store::redis::wire::{Buckets, Mode, Wanted};
 use crate::clock::{Clock, Stopwatch};
 use crate::telemetry::StoreMetrics;
+use parking_lot::Mutex;
 use permits::Ledger;
 use siphasher::sip128::{Hasher128, SipHasher13};
 use smallvec::SmallVec;
@@ -60,6 +61,10 @@ pub struct Shared {
     breaker: Breaker,
     /// when a request last waited in vain, on our clock
     late_us: AtomicU64,
+    /// why it is out, as told in the log
+    reasons: Mutex<Vec<String>>,
+    /// when counting became shared again, on our clock; 0: not yet
+    well_since_us: AtomicU64,
     /// told when the breaker opens
     tripped: Notify,
     outage: Outage,
@@ -114,6 +119,8 @@ impl Shared {
             waiting: AtomicUsize::new(0),
             breaker: Breaker::default(),
             late_us: AtomicU64::new(0),
+            reasons: Mutex::default(),
+            well_since_us: AtomicU64::new(0),
             tripped: Notify::new(),
             outage: Outage::new(settings.max_local_keys),
             refusals: Refusals::default(),
@@ -217,8 +224,9 @@ impl Shared {
     }
 
     fn trip(&self, reason: &str) {
-        if self.breaker.trip() {
-            self.tell_trip(reason);
+        match self.breaker.trip() {
+            true => self.tell_trip(reason),
+            false => self.tell_reason(reason),
         }
     }
 
@@ -235,8 +243,10 @@ impl Shared {
     }
 
     fn failed(&self, reason: &str) {
-        if self.breaker.failed() {
-            self.tell_trip(reason);
+        match self.breaker.failed() {
+            true => self.tell_trip(reason),
+            false if self.breaker.is_open() => self.tell_reason(reason),
+            false => (),
         }
     }
 
@@ -247,12 +257,30 @@ impl Shared {
         self.metrics.trips.inc();
         self.tripped.notify_one();
         self.deaf.notify_waiters();
+        self.reasons.lock().push(reason.to_owned());
         tracing::warn!(
             gateways = self.gateways.load(Ordering::Relaxed),
             "the shared store is out: {reason}; policies go by their outage mode"
         );
     }
+
+    /// Why it still is: each reason once in an outage.
+    fn tell_reason(&self, reason: &str) {
+        let mut reasons = self.reasons.lock();
+        let known = reasons.iter().any(|known| known == reason);
+        if reason == NO_CONNECTION || known || reasons.len() >= MAX_REASONS {
+            return;
+        }
+        reasons.push(reason.to_owned());
+        tracing::warn!("the shared store is still out: {reason}");
+    }
 }
+
+/// The reason that tells nothing: why there is none has been said when connecting failed.
+const NO_CONNECTION: &str = "not connected";
+
+/// Most reasons told in one outage.
+const MAX_REASONS: usize = 8;
 
 /// Parts of a deadline in which late answers count once.
 const LATE_PARTS: u64 = 5;

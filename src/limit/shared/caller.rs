@@ -30,10 +30,14 @@ impl Shared {
         if more {
             self.ask();
         }
+        let sent_us = self.clock.here_us();
+        self.refuse_gathered(&mut turns, sent_us);
+        let (mut turns, nothing): (Vec<_>, Vec<_>) =
+            turns.into_iter().partition(|turn| self.wants_a_call(turn));
+        self.are_done(nothing);
         if turns.is_empty() {
             return;
         }
-        let sent_us = self.clock.here_us();
         let asked: Vec<Asked> = turns.iter().map(|turn| self.asked(turn, sent_us)).collect();
         let sets: Vec<Set> = turns
             .iter()
@@ -43,11 +47,13 @@ impl Shared {
         let reply = self.reply_or_deadlines(&sets, &mut turns).await;
         match reply {
             Ok(granted) => {
-                self.breaker.succeeded();
+                if self.clock.here_us() <= sent_us + self.settings.timeout.as_micros() as u64 {
+                    self.breaker.succeeded();
+                }
                 let replies = sets.into_iter().zip(granted);
                 for ((turn, asked), (set, granted)) in turns.iter_mut().zip(asked).zip(replies) {
                     self.tell(turn, &set, &granted);
-                    self.remember(turn, &set, &granted, sent_us);
+                    self.remember(turn, &asked, (&set, &granted), sent_us);
                     self.lease(turn, asked, set, granted, sent_us);
                 }
             }
@@ -60,11 +66,20 @@ impl Shared {
                 }
             }
         }
+        self.are_done(turns);
+    }
+
+    fn are_done(self: &Arc<Self>, turns: Vec<Turn<Wants>>) {
         for turn in turns {
             if self.lines.done(turn.id) {
                 self.ask();
             }
         }
+    }
+
+    /// Somebody waits, or a lease is to be renewed.
+    fn wants_a_call(&self, turn: &Turn<Wants>) -> bool {
+        !turn.waiters.is_empty() || turn.buckets.lease_ttl_us > 0
     }
 
     /// Sends the call; who has waited long enough meanwhile is told so, whether in it or behind it.
@@ -167,11 +182,7 @@ impl Shared {
 
     /// Hands the decisions out in the order of arrival; units that nobody takes go back.
     fn tell(self: &Arc<Self>, turn: &mut Turn<Wants>, set: &Set, granted: &Granted) {
-        for (wanted, bucket) in set.buckets.iter().zip(&granted.buckets) {
-            let state = bucket.state.rebuilt();
-            self.outage
-                .saw(&wanted.key, &wanted.quota, state, granted.now_us);
-        }
+        self.saw(set, granted);
         let waiters = std::mem::take(&mut turn.waiters);
         self.waiting.fetch_sub(waiters.len(), Ordering::Relaxed);
         self.metrics.decided.inc_by(waiters.len() as u64);
@@ -192,6 +203,15 @@ impl Shared {
         self.release_unclaimed(set, granted, abandoned);
         if unclaimed > 0 {
             self.hand_back(set, granted, unclaimed);
+        }
+    }
+
+    /// An outage begins with what the store was last seen to hold.
+    pub(super) fn saw(&self, set: &Set, granted: &Granted) {
+        for (wanted, bucket) in set.buckets.iter().zip(&granted.buckets) {
+            let state = bucket.state.rebuilt();
+            self.outage
+                .saw(&wanted.key, &wanted.quota, state, granted.now_us);
         }
     }
 

@@ -2,10 +2,10 @@
 
 use super::{Shared, Wants, lease_ttl_us};
 use crate::limit::algorithm::Answer;
-use crate::limit::batch::{SetId, Turn};
+use crate::limit::batch::{SetId, Turn, Verdict};
 use crate::limit::decision::{Charge, Decision};
 use crate::limit::lease::{Cap, Lease, Reserved, Served};
-use crate::limit::refusals::{LONGEST_US, Refusal};
+use crate::limit::refusals::{LONGEST_US, Refusal, Taking};
 use crate::limit::store::redis::wire::{self, Granted, Mode, Set, Wanted};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -31,6 +31,8 @@ pub(super) struct Grant {
 pub(super) struct Asked {
     pub(super) extra: u64,
     pub(super) reserved: Reserved,
+    /// resets heard of until then
+    resets: u64,
 }
 
 impl Shared {
@@ -42,7 +44,10 @@ impl Shared {
         here_us: u64,
     ) -> Option<Decision> {
         let store_us = self.clock.now_us()?;
-        if let Some(refused) = self.refusals.decide(charges, here_us, store_us) {
+        if let Some(refused) =
+            self.refusals
+                .decide(charges.iter().map(Taking::from), here_us, store_us)
+        {
             self.metrics.ahead.refused_here.inc();
             return Some(refused);
         }
@@ -62,11 +67,38 @@ impl Shared {
         Some(granted.granted.decision(&granted.set, nth))
     }
 
+    /// Answers those who gathered behind a call that has been refused meanwhile.
+    pub(super) fn refuse_gathered(&self, turns: &mut [Turn<Wants>], here_us: u64) {
+        let store_us = self.store_us();
+        for turn in turns {
+            let wants = &turn.buckets;
+            let takings = wants.buckets.iter().zip(&wants.fingerprints);
+            let takings = takings.map(|(wanted, fingerprint)| Taking {
+                key: &wanted.key,
+                fingerprint: *fingerprint,
+                cost: wanted.cost,
+                enforce: matches!(wanted.mode, Mode::Enforce),
+            });
+            let Some(decision) = self.refusals.decide(takings, here_us, store_us) else {
+                continue;
+            };
+            let waiters = std::mem::take(&mut turn.waiters);
+            self.waiting.fetch_sub(waiters.len(), Ordering::Relaxed);
+            self.metrics.ahead.refused_here.inc_by(waiters.len() as u64);
+            for waiter in waiters {
+                // who does not listen any more needs no verdict
+                let _ = waiter.answer.send(Verdict::Decided(decision.clone(), None));
+            }
+        }
+    }
+
     /// How many units to take in advance in the call that is about to be made.
     pub(super) fn asked(&self, turn: &Turn<Wants>, here_us: u64) -> Asked {
+        let resets = self.leases.resets();
         let nothing = Asked {
             extra: 0,
             reserved: Reserved::new(),
+            resets,
         };
         let wants = &turn.buckets;
         let known_since_us = self.known_since_us.load(Ordering::Relaxed);
@@ -87,7 +119,11 @@ impl Shared {
         let (extra, reserved) = self
             .leases
             .wish(turn.id, here_us, wants.lease_ttl_us, &caps);
-        Asked { extra, reserved }
+        Asked {
+            extra,
+            reserved,
+            resets,
+        }
     }
 
     /// Keeps what was granted beyond the requests of the call.
@@ -100,7 +136,8 @@ impl Shared {
         sent_us: u64,
     ) {
         let extra = granted.granted.saturating_sub(set.requests);
-        if extra == 0 {
+        // what was taken before a reset is neither held nor handed back
+        if extra == 0 || asked.resets != self.leases.resets() {
             return self.leases.unreserve(&asked.reserved);
         }
         // what was not granted is not held
@@ -170,8 +207,16 @@ impl Shared {
     }
 
     /// Remembers which buckets have just refused.
-    pub(super) fn remember(&self, turn: &Turn<Wants>, set: &Set, granted: &Granted, sent_us: u64) {
-        if granted.granted >= set.requests || !self.listening.load(Ordering::Relaxed) {
+    pub(super) fn remember(
+        &self,
+        turn: &Turn<Wants>,
+        asked: &Asked,
+        (set, granted): (&Set, &Granted),
+        sent_us: u64,
+    ) {
+        let reset_since = asked.resets != self.leases.resets();
+        let deaf = !self.listening.load(Ordering::Relaxed);
+        if granted.granted >= set.requests || reset_since || deaf {
             return;
         }
         let wants = &turn.buckets;

@@ -83,16 +83,15 @@ impl Ledger {
         (taken, books.asked)
     }
 
-    /// All that is held. What was owed is dropped: the store is about to be told the whole.
+    /// All that is held, and nothing of what was owed and is not held any more: the store is about
+    /// to be told the whole.
     pub(super) fn held_exactly(&self) -> Vec<(BucketKey, u64)> {
         let mut books = self.books.lock();
-        books.owed.clear();
         books.asked = false;
-        books
-            .held
-            .iter()
-            .map(|(key, units)| (*key, *units))
-            .collect()
+        let mut whole = std::mem::take(&mut books.owed);
+        whole.values_mut().for_each(|units| *units = 0);
+        whole.extend(&books.held);
+        whole.into_iter().collect()
     }
 
     /// The buckets in which anything is held.

@@ -1,7 +1,7 @@
 //! What keeps the shared store going beside the traffic: the connection, the heartbeat that is also
 //! the probe, recovery.
 
-use super::Shared;
+use super::{NO_CONNECTION, Shared};
 use crate::clock::Stopwatch;
 use crate::limit::outage::Debt;
 use crate::limit::store::redis::link::CallFailed;
@@ -19,8 +19,8 @@ const PROBE: Duration = Duration::from_millis(100);
 /// A gateway that was silent for so long does not count any more, microseconds.
 const GONE_US: u64 = 3_500_000;
 
-/// Longest a heartbeat is awaited.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// Longest a heartbeat is awaited, beyond the deadline of requests.
+const PATIENCE: Duration = Duration::from_millis(475);
 
 /// Silent for so many probes, a connection is given up: its other end may be gone without a word.
 const SILENT_PROBES: u32 = 6;
@@ -57,12 +57,12 @@ impl Shared {
         let mut silent = 0;
         loop {
             if !self.link.is_up() {
-                self.trip("there is no connection");
+                self.trip(NO_CONNECTION);
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 continue;
             }
             let watch = Stopwatch::start();
-            match tokio::time::timeout(PATIENCE, self.announce()).await {
+            match tokio::time::timeout(self.settings.timeout + PATIENCE, self.announce()).await {
                 Ok(Ok(())) => {
                     silent = 0;
                     if watch.elapsed() <= self.settings.timeout {
@@ -95,8 +95,7 @@ impl Shared {
         let reply = self.link.call(&call).await?;
         let (now_us, gateways) = wire::announced(&reply)?;
         self.clock.is_told(now_us);
-        self.gateways.store(gateways.max(1), Ordering::Relaxed);
-        self.metrics.gateways.set(gateways as i64);
+        self.counted(gateways);
         let _ = self.known_since_us.compare_exchange(
             0,
             self.clock.here_us(),
@@ -106,56 +105,101 @@ impl Shared {
         Ok(())
     }
 
+    /// The number of gateways as the store knows it. After an outage it has forgotten those that
+    /// have not announced themselves again, so for that long the number only grows.
+    fn counted(&self, gateways: u64) {
+        let known = self.gateways.load(Ordering::Relaxed);
+        let well_since_us = self.well_since_us.load(Ordering::Relaxed);
+        let settling = self.breaker.is_open() || self.clock.here_us() < well_since_us + GONE_US;
+        // before the first contact, the number is only what was expected
+        let gateways = if settling && well_since_us > 0 {
+            gateways.max(known)
+        } else {
+            gateways.max(1)
+        };
+        self.gateways.store(gateways, Ordering::Relaxed);
+        self.metrics.gateways.set(gateways as i64);
+    }
+
     async fn is_well(self: &Arc<Self>) {
-        if !self.breaker.is_open() {
-            if let Err(error) = self.renew().await {
-                self.trip_or_count(&error);
-            }
-            return;
-        }
-        match self.recover().await {
-            Ok(settled) => {
+        let told = if self.breaker.is_open() {
+            self.recover().await.map(|settled| {
                 self.metrics.up.set(1);
+                self.reasons.lock().clear();
                 tracing::info!(
                     settled,
                     gateways = self.gateways.load(Ordering::Relaxed),
                     "counting is shared"
                 );
-            }
-            Err(error) => tracing::debug!("the shared store is not well yet: {error}"),
+            })
+        } else {
+            self.look_after().await
+        };
+        if let Err(error) = told {
+            self.trip_or_count(&error);
         }
+    }
+
+    /// While all is well: what requests hold is kept, and what a few were admitted with at their
+    /// deadline is charged.
+    async fn look_after(self: &Arc<Self>) -> Result<(), CallFailed> {
+        self.renew().await?;
+        if self.outage.owes() {
+            self.settle_rest().await?;
+        }
+        Ok(())
     }
 
     /// Charges the store with what was admitted without it, then lets requests ask it again.
     async fn recover(self: &Arc<Self>) -> Result<u64, CallFailed> {
-        let now_us = self.store_us();
         self.hold_exactly().await?;
-        let mut settled = self.settle(self.outage.debts(now_us)).await?;
+        let mut settled = 0;
+        let mut debts = self.outage.debts(self.store_us()).into_iter().peekable();
+        while debts.peek().is_some() {
+            let some: Vec<Debt> = debts.by_ref().take(self.settled_at_once()).collect();
+            self.charge_with(&some).await?;
+            settled += some.len() as u64;
+            self.outage.settled(some);
+        }
+        self.well_since_us
+            .store(self.clock.here_us(), Ordering::Relaxed);
         self.breaker.close();
         // what was admitted while that went on
-        settled += self.settle(self.outage.end(now_us)).await?;
+        settled += self.settle_rest().await?;
         Ok(settled)
     }
 
-    async fn settle(self: &Arc<Self>, debts: Vec<Debt>) -> Result<u64, CallFailed> {
-        let at_once = if self.link.is_cluster() {
+    /// Charges what local buckets hold now, and ends them.
+    async fn settle_rest(self: &Arc<Self>) -> Result<u64, CallFailed> {
+        let mut debts = self.outage.end(self.store_us()).into_iter().peekable();
+        let mut settled = 0;
+        while debts.peek().is_some() {
+            let some: Vec<Debt> = debts.by_ref().take(self.settled_at_once()).collect();
+            if let Err(error) = self.charge_with(&some).await {
+                self.outage.still_owes(some.into_iter().chain(debts));
+                return Err(error);
+            }
+            settled += some.len() as u64;
+        }
+        Ok(settled)
+    }
+
+    async fn charge_with(self: &Arc<Self>, debts: &[Debt]) -> Result<(), CallFailed> {
+        let sets: Vec<Set> = debts.iter().map(forced).collect();
+        let granted = self.spend_in_store(&sets).await?;
+        for (set, granted) in sets.iter().zip(&granted) {
+            self.saw(set, granted);
+        }
+        self.metrics.settled.inc_by(debts.len() as u64);
+        Ok(())
+    }
+
+    fn settled_at_once(&self) -> usize {
+        if self.link.is_cluster() {
             1
         } else {
             SETTLED_AT_ONCE
-        };
-        let settled = debts.len() as u64;
-        let mut left = debts.into_iter().peekable();
-        while left.peek().is_some() {
-            let some: Vec<Debt> = left.by_ref().take(at_once).collect();
-            let sets: Vec<Set> = some.iter().map(forced).collect();
-            if let Err(error) = self.spend_in_store(&sets).await {
-                let now_us = self.store_us();
-                self.outage.still_owes(some.into_iter().chain(left), now_us);
-                return Err(error);
-            }
         }
-        self.metrics.settled.inc_by(settled);
-        Ok(settled)
     }
 }
 

@@ -17,8 +17,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// How long an attempt to connect may take.
+/// How long an attempt to connect may take, beyond a few round trips.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Round trips of a handshake, each of which may take as long as a request waits.
+const HANDSHAKE: u32 = 6;
 
 /// Between attempts to connect: recovery has to be noticed within a second.
 const RETRY: Duration = Duration::from_millis(150);
@@ -44,6 +47,8 @@ pub struct Settings {
     pub deployment: Deployment,
     /// URLs; of several, those of a cluster's nodes or of the sentinels
     pub urls: Vec<String>,
+    /// how long a request waits for a reply
+    pub timeout: Duration,
     /// certificates that sign Redis' own, PEM; absent: those of the system
     pub ca_file: Option<PathBuf>,
 }
@@ -76,6 +81,7 @@ pub enum CallFailed {
 /// A connection that comes and goes.
 pub struct Link {
     target: Target,
+    patience: Duration,
     connection: ArcSwapOption<Connection>,
     broken: Notify,
 }
@@ -145,6 +151,7 @@ impl Link {
         };
         Ok(Link {
             target,
+            patience: CONNECT_TIMEOUT + settings.timeout * HANDSHAKE,
             connection: ArcSwapOption::empty(),
             broken: Notify::new(),
         })
@@ -165,17 +172,17 @@ impl Link {
     pub async fn keep(&self) {
         let mut told = None;
         loop {
-            match tokio::time::timeout(CONNECT_TIMEOUT, self.connect()).await {
+            match tokio::time::timeout(self.patience, self.connect()).await {
                 Ok(Ok(connection)) => {
                     self.connection.store(Some(Arc::new(connection)));
-                    tracing::info!("connected to Redis");
+                    tracing::debug!("connected to Redis");
                     told = None;
                     self.broken.notified().await;
                     self.connection.store(None);
-                    tracing::warn!("lost the connection to Redis");
+                    tracing::debug!("lost the connection to Redis");
                 }
                 Ok(Err(error)) => tell(&mut told, describe(&error)),
-                Err(_) => tell(&mut told, "no answer within a second".to_owned()),
+                Err(_) => tell(&mut told, "no answer in time".to_owned()),
             }
             tokio::time::sleep(RETRY).await;
         }
@@ -226,7 +233,7 @@ impl Link {
             subscription.subscribe(channel).await?;
             Ok::<_, RedisError>(subscription)
         };
-        match tokio::time::timeout(CONNECT_TIMEOUT, listening).await {
+        match tokio::time::timeout(self.patience, listening).await {
             Ok(subscription) => Ok(subscription?),
             Err(_) => Err(CallFailed::NotConnected),
         }
@@ -236,7 +243,7 @@ impl Link {
         // waiting is bounded by whoever calls, so that a late reply is seen and its units are
         // handed back
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_connection_timeout(Some(self.patience))
             .set_response_timeout(None);
         let client = match &self.target {
             Target::Single(client) => client.clone(),
