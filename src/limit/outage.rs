@@ -14,6 +14,7 @@ use super::store::memory::MemoryStore;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a policy with `deny` asks clients to wait, microseconds.
@@ -46,7 +47,8 @@ struct Books {
 struct Owed {
     whole: Quota,
     share: Quota,
-    before: State,
+    /// `None`: it has not decided in this outage yet
+    before: Option<State>,
     /// units that were admitted beside the bucket's own count, or could not be settled
     extra: u64,
 }
@@ -60,7 +62,21 @@ pub struct Debt {
     /// how many units
     pub units: u64,
     /// the bucket at that time
-    held: State,
+    held: Option<State>,
+}
+
+impl Owed {
+    /// What the bucket holds more than before.
+    fn units(&self, held: Option<&State>, now_us: u64) -> u64 {
+        let more = match (held, &self.before) {
+            (Some(held), Some(before)) => {
+                let before = self.share.used(before, now_us);
+                self.share.used(held, now_us).saturating_sub(before)
+            }
+            _ => 0,
+        };
+        (more + self.extra).min(self.whole.capacity())
+    }
 }
 
 impl Outage {
@@ -169,19 +185,22 @@ impl Outage {
             return;
         }
         let mut books = self.books.lock();
-        if books.owed.contains_key(&charge.key) || books.owed.len() >= self.max_keys {
-            return;
-        }
-        let before = self.local.state(&charge.key);
-        books.owed.insert(
-            charge.key,
-            Owed {
+        let full = books.owed.len() >= self.max_keys;
+        let owed = match books.owed.entry(charge.key) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(_) if full => return,
+            Entry::Vacant(new) => new.insert(Owed {
                 whole: charge.quota.clone(),
                 share: share.clone(),
-                before: before.unwrap_or_else(|| share.empty()),
+                before: None,
                 extra: 0,
-            },
-        );
+            }),
+        };
+        if owed.before.is_none() {
+            let before = self.local.state(&charge.key);
+            owed.before = Some(before.unwrap_or_else(|| share.empty()));
+            owed.share = share.clone();
+        }
     }
 
     /// Units a share cannot count because one request takes more than it can hold.
@@ -198,6 +217,17 @@ impl Outage {
         self.local.release(key, cost);
     }
 
+    /// An outage begins. What a bucket was admitted with at a deadline missed before is kept as a
+    /// debt; it decides from what the store has since been seen to hold.
+    pub fn begin(&self, now_us: u64) {
+        let mut books = self.books.lock();
+        for (key, owed) in &mut books.owed {
+            owed.extra = owed.units(self.local.state(key).as_ref(), now_us);
+            owed.before = None;
+            self.local.forget(key);
+        }
+    }
+
     /// Has anything been admitted without the store?
     pub fn owes(&self) -> bool {
         !self.books.lock().owed.is_empty()
@@ -208,12 +238,8 @@ impl Outage {
     pub fn debts(&self, now_us: u64) -> Vec<Debt> {
         let books = self.books.lock();
         let debts = books.owed.iter().filter_map(|(key, owed)| {
-            let held = self.local.state(key).unwrap_or_else(|| owed.share.empty());
-            let more = owed
-                .share
-                .used(&held, now_us)
-                .saturating_sub(owed.share.used(&owed.before, now_us));
-            let units = (more + owed.extra).min(owed.whole.capacity());
+            let held = self.local.state(key);
+            let units = owed.units(held.as_ref(), now_us);
             (units > 0).then(|| Debt {
                 key: *key,
                 quota: owed.whole.clone(),
@@ -229,7 +255,7 @@ impl Outage {
         let mut books = self.books.lock();
         for debt in debts {
             if let Some(owed) = books.owed.get_mut(&debt.key) {
-                owed.before = debt.held;
+                owed.before = owed.before.take().and(debt.held);
                 owed.extra = 0;
             }
         }
@@ -251,7 +277,7 @@ impl Outage {
         for debt in debts {
             let owed = books.owed.entry(debt.key).or_insert_with(|| Owed {
                 share: debt.quota.clone(),
-                before: debt.quota.empty(),
+                before: None,
                 whole: debt.quota,
                 extra: 0,
             });

@@ -255,6 +255,7 @@ impl Shared {
         // away for long, others may have ceased to count this gateway
         self.known_since_us.store(0, Ordering::Relaxed);
         self.metrics.trips.inc();
+        self.outage.begin(self.store_us());
         self.tripped.notify_one();
         self.deaf.notify_waiters();
         self.reasons.lock().push(reason.to_owned());

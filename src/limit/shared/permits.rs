@@ -83,6 +83,14 @@ impl Ledger {
         (taken, books.asked)
     }
 
+    /// What could not be given back.
+    fn still_owes(&self, owed: &[(BucketKey, u64)]) {
+        let mut books = self.books.lock();
+        for (key, units) in owed {
+            *books.owed.entry(*key).or_default() += units;
+        }
+    }
+
     /// All that is held, and nothing of what was owed and is not held any more: the store is about
     /// to be told the whole.
     pub(super) fn held_exactly(&self) -> Vec<(BucketKey, u64)> {
@@ -138,6 +146,7 @@ impl Shared {
             }
             if let Err(error) = self.release(&owed).await {
                 // nobody knows whether it was done: recovery tells the store the whole
+                self.ledger.still_owes(&owed);
                 return self.trip(&error.to_string());
             }
             if !more {

@@ -77,6 +77,7 @@ impl Shared {
                     silent += 1;
                     if silent >= SILENT_PROBES {
                         silent = 0;
+                        tracing::warn!("lost the connection to Redis: it was silent for too long");
                         self.link.give_up();
                     }
                 }

@@ -71,7 +71,7 @@ pub enum CallFailed {
     #[error("not connected")]
     NotConnected,
     /// the connection broke, or Redis answered with an error
-    #[error(transparent)]
+    #[error("{}", as_redis_says(.0))]
     Redis(#[from] RedisError),
     /// what answered is no Redis with our scripts
     #[error(transparent)]
@@ -315,6 +315,14 @@ fn may_stay(error: &RedisError) -> bool {
         ),
         ErrorKind::Extension => true,
         _ => false,
+    }
+}
+
+/// `READONLY You can't write against a read only replica.`, not the client's words for it.
+fn as_redis_says(error: &RedisError) -> String {
+    match (error.code(), error.detail()) {
+        (Some(code), Some(detail)) => format!("{code} {detail}"),
+        _ => error.to_string(),
     }
 }
 
