@@ -170,13 +170,25 @@ impl Outage {
             && self.crowd.count(charge.key, charge.cost) <= share.capacity()
     }
 
+    /// A bucket starts as full as the store's was seen, and with what this gateway has admitted
+    /// without it and the store does not know yet.
     fn seed(&self, charge: &Charge<'_>, share: &Quota, now_us: u64) {
-        if self.local.state(&charge.key).is_none()
-            && let Some(state) = self.seen.state(&charge.key)
-        {
-            let seeded = share.seeded(charge.quota, &state, now_us);
-            self.local.put(&charge.key, share, seeded, now_us);
+        if self.local.state(&charge.key).is_some() {
+            return;
         }
+        let books = self.books.lock();
+        let owed = books.owed.get(&charge.key).map_or(0, |owed| owed.extra);
+        drop(books);
+        let seen = self.seen.state(&charge.key);
+        if seen.is_none() && owed == 0 {
+            return;
+        }
+        let mut seeded = match seen {
+            Some(state) => share.seeded(charge.quota, &state, now_us),
+            None => share.empty(),
+        };
+        share.charge(&mut seeded, now_us, owed);
+        self.local.put(&charge.key, share, seeded, now_us);
     }
 
     /// Opens the books of a bucket: what it holds before this gateway admits anything alone.

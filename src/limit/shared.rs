@@ -58,6 +58,8 @@ pub struct Shared {
     secret: [u8; 16],
     lines: Lines<Wants>,
     waiting: AtomicUsize,
+    /// calls and refunds whose end is not known yet
+    under_way: AtomicUsize,
     breaker: Breaker,
     /// when a request last waited in vain, on our clock
     late_us: AtomicU64,
@@ -117,6 +119,7 @@ impl Shared {
             secret: super::store::memory::random_secret(),
             lines: Lines::default(),
             waiting: AtomicUsize::new(0),
+            under_way: AtomicUsize::new(0),
             breaker: Breaker::default(),
             late_us: AtomicU64::new(0),
             reasons: Mutex::default(),

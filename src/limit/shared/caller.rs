@@ -44,6 +44,7 @@ impl Shared {
             .zip(&asked)
             .map(|(turn, asked)| set_of(turn, asked))
             .collect();
+        let _under_way = UnderWay::begin(&self);
         let reply = self.reply_or_deadlines(&sets, &mut turns).await;
         match reply {
             Ok(granted) => {
@@ -244,8 +245,9 @@ impl Shared {
     pub(super) fn hand_back(self: &Arc<Self>, set: &Set, granted: &Granted, requests: u64) {
         let refunds = wire::refunds(set, granted, requests);
         self.metrics.refunded.inc_by(requests);
-        let shared = self.clone();
+        let under_way = UnderWay::begin(self);
         tokio::spawn(async move {
+            let shared = &under_way.0;
             if let Err(error) = shared.refund(&refunds).await {
                 tracing::debug!("units that nobody claimed are lost: {error}");
             }
@@ -271,6 +273,22 @@ impl Shared {
             }
             _ => self.trip(&error.to_string()),
         }
+    }
+}
+
+/// Counts a call or a refund until it has ended.
+struct UnderWay(Arc<Shared>);
+
+impl UnderWay {
+    fn begin(shared: &Arc<Shared>) -> Self {
+        shared.under_way.fetch_add(1, Ordering::Relaxed);
+        UnderWay(shared.clone())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -25,6 +25,9 @@ const PATIENCE: Duration = Duration::from_millis(475);
 /// Silent for so many probes, a connection is given up: its other end may be gone without a word.
 const SILENT_PROBES: u32 = 6;
 
+/// Longest wait for the ends of calls that were made before an outage.
+const LATE_ONES: Duration = Duration::from_millis(200);
+
 /// Buckets charged in one call after an outage.
 const SETTLED_AT_ONCE: usize = 64;
 
@@ -153,6 +156,7 @@ impl Shared {
 
     /// Charges the store with what was admitted without it, then lets requests ask it again.
     async fn recover(self: &Arc<Self>) -> Result<u64, CallFailed> {
+        self.late_ones_end().await;
         self.hold_exactly().await?;
         let mut settled = 0;
         let mut debts = self.outage.debts(self.store_us()).into_iter().peekable();
@@ -168,6 +172,18 @@ impl Shared {
         // what was admitted while that went on
         settled += self.settle_rest().await?;
         Ok(settled)
+    }
+
+    /// What was granted too late is handed back before debts are charged, for a bucket is never
+    /// charged beyond its capacity.
+    async fn late_ones_end(&self) {
+        let ended = async {
+            while self.under_way.load(Ordering::Relaxed) > 0 {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        // a call to a node that is gone may never end
+        let _ = tokio::time::timeout(LATE_ONES, ended).await;
     }
 
     /// Charges what local buckets hold now, and ends them.

@@ -143,7 +143,10 @@ fn a_user_who_may_not_run_scripts() {
 fn a_user_who_may_not_touch_the_keys() {
     let rules = "~other:* &tg:* +@all";
     let redis = RedisServer::start_with_user("tidegate", "s3cret", rules);
-    says_why(&url(&redis.url()), "No permissions to access a key");
+    says_why(
+        &url(&redis.url()),
+        "NOPERM this user has no permissions to access",
+    );
 }
 
 #[test]
