@@ -7,14 +7,9 @@ is read, then decided, then written: one MGET for all strings, one write per buc
 KEYS      the buckets of all sets, one after the other; a bucket may occur in several sets, not twice in one
 ARGV[1]   id of this gateway, the field of its requests in flight
 ARGV[2]   microseconds after which such a field counts no more unless it is renewed
-then for each set
-  requests   requests waiting; as many as fit are granted, in the order they arrived
-  extra      further requests wanted for a lease, 0: none. Granted only after all that wait, and at most
-             floor(room left in requests / (4 * share))
-  share      live gateways
-  lease_us   sliding_window: where a lease was granted, units are dated that much later
-  buckets    how many of KEYS belong to this set
-  and for each bucket
+ARGV[3]   share: live gateways
+ARGV[4]   how many kinds of bucket follow; requests differ in their keys much more than in their quotas, so each quota
+          is written once. For each of them
     kind     t token_bucket, l leaky_bucket, f fixed_window, n sliding_window_counter, s sliding_window, c concurrency
     mode     e enforce; s shadow: never refuses, charged for as many granted requests as it has room for;
              f force: charged for all granted requests, but never beyond its capacity
@@ -26,6 +21,13 @@ then for each set
              window and the end of the next, microseconds
       n, s   count, period_us
       c      count
+then for each set
+  requests   requests waiting; as many as fit are granted, in the order they arrived
+  extra      further requests wanted for a lease, 0: none. Granted only after all that wait, and at most
+             floor(room left in requests / (4 * share))
+  lease_us   sliding_window: where a lease was granted, units are dated that much later
+  buckets    how many of KEYS belong to this set
+  and for each bucket the number of its kind, from 1
 
 Reply: whole numbers. The store's time in microseconds, then for each set how many requests were granted, and for
 each of its buckets how many of them were charged there, and three numbers of its state after that:
@@ -74,8 +76,8 @@ local function ttl(until_us)
 end
 
 -- The kinds other than token_bucket. Functions cost time in every call, so these are made where they are needed:
--- look brings the state of a bucket, whose arguments follow ARGV[i], to now and returns the index of the last one; the
--- others are for states that are not texts.
+-- look brings the state of a bucket, whose parameters follow ARGV[i], to now; the others are for states that are not
+-- texts.
 local look, charge, report, write
 
 local function others()
@@ -109,7 +111,6 @@ local function others()
     b.base, b.when, b.step, b.fit, b.third = level, later, cost * MICRO, fit, delay
     b.room = leaked(numerator, denominator, max_delay) + MICRO - level
     b.numerator, b.denominator = numerator, denominator
-    return i + 4
   end
 
   local function look_fixed(b, s, i)
@@ -119,7 +120,6 @@ local function others()
     if period > 0 then
       start = later - later % period
       stop = start + period
-      i = i + 2
     else
       local current, following = ARGV[i + 4] + 0, ARGV[i + 5] + 0
       if later < current then
@@ -131,11 +131,9 @@ local function others()
         -- the gateway's clock is wrong by more than a window: keep the units for the length of one
         if stop <= later then stop = later + stop - start end
       end
-      i = i + 6
     end
     local used = ts >= start and s.a or 0
     b.base, b.when, b.step, b.room, b.stop = used, later, b.cost, count - used, stop
-    return i
   end
 
   local function look_counter(b, s, i)
@@ -155,7 +153,6 @@ local function others()
     local used = previous * (STEPS - elapsed) + current * STEPS
     b.base, b.before, b.when, b.step = current, previous, later, b.cost
     b.room, b.stop = floor((count * STEPS - used) / STEPS), start + 2 * period
-    return i + 2
   end
 
   -- An exact log is a list. Its first element is the last entry that has left the window, the others are those inside,
@@ -211,7 +208,6 @@ local function others()
     end
     b.base, b.when, b.before, b.stop = used, instant, out, period
     b.step, b.room = b.cost, count - used
-    return i + 2
   end
 
   local function charge_log(b, s, units, lease_us)
@@ -304,7 +300,6 @@ local function others()
       end
     end
     b.base, b.step, b.room = flight.total, b.cost, ARGV[i + 1] - flight.total
-    return i + 1
   end
 
   local function write_flight(s)
@@ -342,15 +337,38 @@ local function others()
   end
 end
 
-local i, k, keys = 2, 0, #KEYS
-while k < keys do
-  local requests, extra, share = ARGV[i + 1] + 0, ARGV[i + 2] + 0, ARGV[i + 3] + 0
-  local lease_us, from, to = ARGV[i + 4] + 0, k + 1, k + ARGV[i + 5]
-  local most = math.huge
-  i, k = i + 5, to
-  for j = from, to do
-    local kind, mode, cost = ARGV[i + 1], ARGV[i + 2], ARGV[i + 3] + 0
+local share, classes, i = ARGV[3] + 0, {}, 4
+for n = 1, ARGV[4] + 0 do
+  local kind = ARGV[i + 1]
+  local class = { kind = kind, mode = ARGV[i + 2], cost = ARGV[i + 3] + 0, at = i + 3 }
+  i = i + 3
+  if kind == 't' then
+    class.burst, class.step = ARGV[i + 1] * MICRO, class.cost * MICRO
+    class.numerator, class.denominator = ARGV[i + 2] + 0, ARGV[i + 3] + 0
     i = i + 3
+  elseif kind == 'l' then
+    i = i + 4
+  elseif kind == 'c' then
+    i = i + 1
+  elseif kind == 'f' and ARGV[i + 2] == '0' then
+    i = i + 6
+  else
+    i = i + 2
+  end
+  -- by its number as the arguments write it
+  classes[format('%d', n)] = class
+end
+
+local k, keys = 0, #KEYS
+while k < keys do
+  local requests, extra, lease_us = ARGV[i + 1] + 0, ARGV[i + 2] + 0, ARGV[i + 3] + 0
+  local from, to = k + 1, k + ARGV[i + 4]
+  local most = math.huge
+  i, k = i + 4, to
+  for j = from, to do
+    i = i + 1
+    local class = classes[ARGV[i]]
+    local kind, mode, cost = class.kind, class.mode, class.cost
     local key = KEYS[j]
     local s = states[key]
     if not s then
@@ -359,7 +377,7 @@ while k < keys do
     end
     local b, fit
     if kind == 't' then
-      local numerator, denominator = ARGV[i + 2] + 0, ARGV[i + 3] + 0
+      local numerator, denominator = class.numerator, class.denominator
       local level, ts = s.a, s.t
       if level > 0 and now > ts then
         local elapsed = now - ts
@@ -367,18 +385,17 @@ while k < keys do
         level = level - whole * numerator - floor((elapsed - whole * denominator) * numerator / denominator)
         if level < 0 then level = 0 end
       end
-      local room, step = ARGV[i + 1] * MICRO - level, cost * MICRO
+      local room, step = class.burst - level, class.step
       fit = floor(room / step)
       -- eight fields: one more would double the table
       b = {
         state = s, mode = mode, base = level, room = room, step = step, fit = fit,
         numerator = numerator, denominator = denominator,
       }
-      i = i + 3
     else
       if not look then others() end
       b = { state = s, mode = mode, cost = cost }
-      i = look(b, s, kind, i)
+      look(b, s, kind, class.at)
       fit = b.fit or floor(b.room / b.step)
       if kind == 'l' or kind == 'c' then extra = 0 end
     end

@@ -1,7 +1,7 @@
 //! Calls of the scripts: a Redis command for each, which may be sent again as it is.
 
 use super::super::script::{Script, Scripts, on_given_clock};
-use super::{Frame, Mode, Refund, Set};
+use super::{Frame, Mode, Refund, Set, Wanted};
 use crate::limit::algorithm::fixed_window::Window;
 use crate::limit::descriptor::{BucketKey, MAX_KEY};
 use crate::limit::quota::{PERIOD_US, Quota};
@@ -98,25 +98,8 @@ impl Writer {
 
     /// The parameters of a quota.
     fn quota(&mut self, quota: &Quota, now_guess_us: u64) {
-        match quota {
-            Quota::TokenBucket(quota) => {
-                let (numerator, denominator) = quota.rate.fraction();
-                self.numbers([quota.burst, numerator, denominator]);
-            }
-            Quota::LeakyBucket(quota) => {
-                let (numerator, denominator) = quota.rate.fraction();
-                self.numbers([quota.count, numerator, denominator, quota.max_delay_us]);
-            }
-            Quota::FixedWindow(quota) => match &quota.window {
-                Window::Aligned { period_us } => self.numbers([quota.count, *period_us]),
-                Window::Calendar(calendar) => {
-                    self.numbers([quota.count, 0]);
-                    self.numbers(calendar.boundaries(now_guess_us));
-                }
-            },
-            Quota::SlidingWindowCounter(quota) => self.numbers([quota.count, quota.period_us]),
-            Quota::SlidingWindow(quota) => self.numbers([quota.count, quota.period_us]),
-            Quota::Concurrency(quota) => self.number(quota.count),
+        for number in parameters(quota, now_guess_us) {
+            self.number(number);
         }
     }
 
@@ -124,6 +107,79 @@ impl Writer {
         for number in numbers {
             self.number(number);
         }
+    }
+}
+
+/// What buckets of one quota have in common, written once in a call.
+#[derive(Default)]
+struct Classes(SmallVec<[Class; 4]>);
+
+#[derive(PartialEq, Eq)]
+struct Class {
+    letter: &'static [u8],
+    mode: Mode,
+    cost: u64,
+    parameters: Parameters,
+}
+
+impl Classes {
+    /// The number of a bucket's class, from 1.
+    fn number_of(&mut self, wanted: &Wanted, now_guess_us: u64) -> u64 {
+        let class = Class {
+            letter: letter(&wanted.quota),
+            mode: wanted.mode,
+            cost: units(wanted.cost),
+            parameters: parameters(&wanted.quota, now_guess_us),
+        };
+        let known = self.0.iter().position(|known| *known == class);
+        let index = known.unwrap_or_else(|| {
+            self.0.push(class);
+            self.0.len() - 1
+        });
+        u64::try_from(index + 1).unwrap_or(u64::MAX)
+    }
+
+    fn write(&self, writer: &mut Writer) {
+        writer.number(u64::try_from(self.0.len()).unwrap_or(u64::MAX));
+        for class in &self.0 {
+            writer.text(class.letter);
+            writer.text(match class.mode {
+                Mode::Enforce => b"e",
+                Mode::Shadow => b"s",
+                Mode::Force => b"f",
+            });
+            writer.number(class.cost);
+            for number in &class.parameters {
+                writer.number(*number);
+            }
+        }
+    }
+}
+
+/// The numbers of a quota, at most those of a calendar window.
+type Parameters = SmallVec<[u64; 6]>;
+
+fn parameters(quota: &Quota, now_guess_us: u64) -> Parameters {
+    match quota {
+        Quota::TokenBucket(quota) => {
+            let (numerator, denominator) = quota.rate.fraction();
+            SmallVec::from_slice(&[quota.burst, numerator, denominator])
+        }
+        Quota::LeakyBucket(quota) => {
+            let (numerator, denominator) = quota.rate.fraction();
+            SmallVec::from_slice(&[quota.count, numerator, denominator, quota.max_delay_us])
+        }
+        Quota::FixedWindow(quota) => match &quota.window {
+            Window::Aligned { period_us } => SmallVec::from_slice(&[quota.count, *period_us]),
+            Window::Calendar(calendar) => {
+                let mut numbers = Parameters::from_slice(&[quota.count, 0]);
+                numbers.extend_from_slice(&calendar.boundaries(now_guess_us));
+                numbers
+            }
+        },
+        Quota::SlidingWindowCounter(quota) => SmallVec::from_slice(&[quota.count, quota.period_us]),
+        Quota::SlidingWindow(quota) => SmallVec::from_slice(&[quota.count, quota.period_us]),
+        Quota::Concurrency(quota) => SmallVec::from_slice(&[quota.count]),
     }
 }
 
@@ -154,23 +210,24 @@ fn decide(
     }
     writer.text(frame.gateway.as_bytes());
     writer.number(duration(frame.permit_ttl_us));
+    writer.number(frame.gateways.clamp(1, MAX_UNITS));
+    let mut classes = Classes::default();
+    let of_buckets: SmallVec<[u64; 32]> = sets
+        .iter()
+        .flat_map(|set| set.buckets.iter())
+        .map(|wanted| classes.number_of(wanted, now_guess_us))
+        .collect();
+    classes.write(&mut writer);
+    let mut of_buckets = of_buckets.into_iter();
     for set in sets {
         writer.numbers([
             set.requests.min(MAX_UNITS),
             set.extra.min(MAX_UNITS),
-            frame.gateways.clamp(1, MAX_UNITS),
             duration(set.lease_us),
             u64::try_from(set.buckets.len()).unwrap_or(u64::MAX),
         ]);
-        for wanted in set.buckets.iter() {
-            writer.text(letter(&wanted.quota));
-            writer.text(match wanted.mode {
-                Mode::Enforce => b"e",
-                Mode::Shadow => b"s",
-                Mode::Force => b"f",
-            });
-            writer.number(units(wanted.cost));
-            writer.quota(&wanted.quota, now_guess_us);
+        for class in of_buckets.by_ref().take(set.buckets.len()) {
+            writer.number(class);
         }
     }
     writer.finish()
