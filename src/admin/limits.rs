@@ -23,6 +23,14 @@ pub(super) struct Asked {
     key: Option<String>,
 }
 
+/// Why there is no answer.
+type Refusal = (StatusCode, &'static str);
+
+const SAY_WHOSE: Refusal = (
+    StatusCode::BAD_REQUEST,
+    "Say whose buckets: exactly one of ?client=<id>, ?ip=<address> and ?key=<bucket key>.",
+);
+
 /// One bucket.
 #[derive(Serialize)]
 struct Bucket {
@@ -42,12 +50,12 @@ pub(super) async fn show(
     asked: Result<Query<Asked>, QueryRejection>,
 ) -> Response {
     let Ok(Query(asked)) = asked else {
-        return say_whose();
+        return refused(SAY_WHOSE);
     };
     let snapshot = running.snapshot();
     let buckets = match find(&snapshot, &asked) {
         Ok(buckets) => buckets,
-        Err(refusal) => return refusal,
+        Err(refusal) => return refused(refusal),
     };
     let mut shown = Vec::with_capacity(buckets.len());
     for named in &buckets {
@@ -65,7 +73,7 @@ pub(super) async fn reset(
     asked: Result<Query<Asked>, QueryRejection>,
 ) -> Response {
     let Ok(Query(asked)) = asked else {
-        return say_whose();
+        return refused(SAY_WHOSE);
     };
     let snapshot = running.snapshot();
     let keys: Vec<BucketKey> = match (find(&snapshot, &asked), &asked.key) {
@@ -74,10 +82,10 @@ pub(super) async fn reset(
         (Err(refusal), Some(key)) if key.starts_with('#') => {
             match BucketKey::read(key.as_bytes()) {
                 Some(key) => vec![key],
-                None => return refusal,
+                None => return refused(refusal),
             }
         }
-        (Err(refusal), _) => return refusal,
+        (Err(refusal), _) => return refused(refusal),
     };
     match running.limiter.reset(&keys).await {
         Ok(()) => Json(serde_json::json!({ "reset": keys.len() })).into_response(),
@@ -88,23 +96,21 @@ pub(super) async fn reset(
     }
 }
 
-fn find(snapshot: &Snapshot, asked: &Asked) -> Result<Vec<Named>, Response> {
+fn find(snapshot: &Snapshot, asked: &Asked) -> Result<Vec<Named>, Refusal> {
     match (&asked.client, asked.ip, &asked.key) {
         (Some(id), None, None) => match snapshot.clients.get(id) {
             Some(client) => Ok(snapshot.buckets_of(&Whose::Client(client))),
-            None => Err(problem(StatusCode::NOT_FOUND, "There is no such client.")),
+            None => Err((StatusCode::NOT_FOUND, "There is no such client.")),
         },
         (None, Some(ip), None) => Ok(snapshot.buckets_of(&Whose::Address(ip))),
         (None, None, Some(key)) => BucketKey::read(key.as_bytes())
             .and_then(|key| snapshot.bucket(&key))
             .map(|named| vec![named])
-            .ok_or_else(|| {
-                problem(
-                    StatusCode::NOT_FOUND,
-                    "No policy has such a bucket; a key reads <letter>:<policy>:<type>:<value>, as GET shows it.",
-                )
-            }),
-        _ => Err(say_whose()),
+            .ok_or((
+                StatusCode::NOT_FOUND,
+                "No policy has such a bucket; a key reads <letter>:<policy>:<type>:<value>, as GET shows it.",
+            )),
+        _ => Err(SAY_WHOSE),
     }
 }
 
@@ -129,11 +135,8 @@ async fn look(running: &Running, snapshot: &Snapshot, named: &Named) -> Option<B
     })
 }
 
-fn say_whose() -> Response {
-    problem(
-        StatusCode::BAD_REQUEST,
-        "Say whose buckets: exactly one of ?client=<id>, ?ip=<address> and ?key=<bucket key>.",
-    )
+fn refused((status, detail): Refusal) -> Response {
+    problem(status, detail)
 }
 
 fn store_is_out() -> Response {
