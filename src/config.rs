@@ -26,9 +26,10 @@ mod tree;
 pub use environment::Environment;
 pub use load::{Loaded, load, parse};
 pub use model::{
-    Admin, Algorithm, Auth, Balance, CalendarUnit, Client, Config, Consistency, FailureGuard,
-    HealthDetail, KeyPart, Listener, Mode, OnOutage, PathPattern, Peer, Policy, Protocol, Quota,
-    Redis, RedisMode, ResponseHeaders, Route, RouteAuth, Secret, Server, Store, Upstream, Window,
+    Admin, Algorithm, Auth, Balance, Basic, CalendarUnit, Client, ClientKey, Config, Consistency,
+    FailureGuard, ForwardAuth, HealthDetail, Jwt, JwtAlgorithm, JwtKey, JwtKeySource, KeyPart,
+    Listener, Mode, OnOutage, PathPattern, Peer, Policy, Protocol, Quota, Redis, RedisMode,
+    ResponseHeaders, Route, RouteAuth, Secret, Server, Store, Upstream, Window,
 };
 pub use place::Step;
 pub use problem::{Problem, Severity};

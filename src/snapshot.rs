@@ -1,14 +1,17 @@
 //! The immutable whole a request is decided by, and what outlives it: buckets, clock, metrics.
 
+mod addresses;
 mod assemble;
 pub mod buckets;
 mod health;
 
+pub use addresses::Addresses;
 pub use assemble::assemble;
 pub use health::Health;
 
 use crate::auth::failures::FailureGuard;
-use crate::auth::{Authenticator, Client};
+use crate::auth::forward_auth::ForwardAuth;
+use crate::auth::{Authenticator, Client, Sources};
 use crate::clock::Clock;
 use crate::config::{HealthDetail, ResponseHeaders, RouteAuth};
 use crate::limit::limiter::Limiter;
@@ -63,8 +66,14 @@ pub struct Route {
     pub name: String,
     /// index into the snapshot's upstreams
     pub upstream: usize,
+    /// whose requests it takes
+    pub addresses: Addresses,
     /// whether credentials are looked at
     pub auth: RouteAuth,
+    /// what they must be good for, all of it
+    pub scopes: Vec<String>,
+    /// whom to ask about every request
+    pub forward_auth: Option<ForwardAuth>,
     /// does a verified credential still go to the upstream?
     pub forward_credentials: bool,
     /// taken off the path before forwarding
@@ -88,6 +97,8 @@ pub struct Running {
     pub limiter: Limiter,
     /// failed authentications per address
     pub failures: FailureGuard,
+    /// where identities come from outside of this process
+    pub sources: Arc<Sources>,
     /// the time
     pub clock: Clock,
     /// the counters
@@ -101,12 +112,14 @@ impl Running {
         snapshot: Snapshot,
         limiter: Limiter,
         failures: FailureGuard,
+        sources: Arc<Sources>,
         metrics: Metrics,
     ) -> Self {
         Running {
             snapshot: ArcSwap::from_pointee(snapshot),
             limiter,
             failures,
+            sources,
             clock: Clock::new(),
             metrics,
             draining: AtomicBool::new(false),

@@ -1,7 +1,9 @@
 //! Every metric, in one block; handles are made once, so counting a request looks nothing up.
 
+mod auth;
 mod store;
 
+pub use auth::{AuthMetrics, Method, Outcome};
 pub use store::StoreMetrics;
 
 use once_cell::race::OnceBox;
@@ -40,6 +42,8 @@ pub struct Metrics {
     pub auth_guarded: IntCounter,
     /// requests refused because an upstream's queue was full or the wait too long
     pub queue_refused: IntCounter,
+    /// authentication
+    pub auth: AuthMetrics,
     /// the shared store
     pub store: StoreMetrics,
     /// buckets held in process
@@ -124,6 +128,7 @@ impl Metrics {
                 "tidegate_upstream_queue_refused_total",
                 "requests refused because an upstream's queue was full or the wait in it too long",
             )?,
+            auth: AuthMetrics::new(&registry)?,
             store: StoreMetrics::new(&registry)?,
             buckets: count("tidegate_store_buckets", "buckets held in process")?,
             evicted: count(

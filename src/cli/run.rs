@@ -2,6 +2,7 @@
 
 use super::{Failure, load, warn};
 use crate::admin::Access;
+use crate::auth::Sources;
 use crate::auth::failures::FailureGuard;
 use crate::config::{self, Config, Loaded};
 use crate::limit::limiter::Limiter;
@@ -63,7 +64,8 @@ pub(super) fn prepare(loaded: &Loaded) -> Result<(Bound, Arc<Running>), Failure>
     let other = |error: &dyn std::error::Error| Failure::Other(error.to_string());
     let config = &loaded.config;
     let metrics = Metrics::new().map_err(|error| other(&error))?;
-    let snapshot = assemble(loaded, &metrics).map_err(Failure::Configuration)?;
+    let sources = Sources::new(metrics.auth.clone());
+    let snapshot = assemble(loaded, &metrics, &sources).map_err(Failure::Configuration)?;
     let guard = &config.auth.failures;
     let period_us = u64::try_from(guard.period.as_micros()).unwrap_or(u64::MAX);
     let failures = FailureGuard::new(guard.count, period_us).map_err(|bad| {
@@ -77,7 +79,7 @@ pub(super) fn prepare(loaded: &Loaded) -> Result<(Bound, Arc<Running>), Failure>
     let bound = Bound::new(settings(config)).map_err(|error| other(&error))?;
     Ok((
         bound,
-        Arc::new(Running::new(snapshot, limiter, failures, metrics)),
+        Arc::new(Running::new(snapshot, limiter, failures, sources, metrics)),
     ))
 }
 

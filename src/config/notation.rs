@@ -4,6 +4,7 @@ mod address;
 mod path;
 mod quantity;
 mod redis_url;
+mod web_url;
 mod word;
 
 use std::borrow::Cow;
@@ -16,9 +17,10 @@ pub(super) use address::{HostName, HostPattern, ListenAddress, Network, PeerAddr
 pub(super) use path::{PathRegex, UrlPath, starts_with_segments};
 pub(super) use quantity::{Size, TimeSpan};
 pub(super) use redis_url::{RedisUrl, Transport};
+pub(super) use web_url::WebUrl;
 pub(super) use word::{
-    ApiKey, ClientId, Descriptor, Digest, HeaderField, HeaderText, KeyPrefix, MasterName,
-    MethodName, Name, SecretText, ZoneName,
+    ApiKey, ClaimName, ClientId, Descriptor, Digest, HeaderField, HeaderText, KeyPrefix,
+    MasterName, MethodName, Name, ScopeName, SecretText, ZoneName,
 };
 
 /// A text with rules of its own. The name of the rules goes into the JSON Schema as `format`, which is how the shape
@@ -129,8 +131,9 @@ const fn rules<T: Notation>() -> Rules {
     }
 }
 
-const ALL: [Rules; 22] = [
+const ALL: [Rules; 25] = [
     rules::<ApiKey>(),
+    rules::<ClaimName>(),
     rules::<ClientId>(),
     rules::<Descriptor>(),
     rules::<Digest>(),
@@ -147,10 +150,12 @@ const ALL: [Rules; 22] = [
     rules::<PathRegex>(),
     rules::<PeerAddress>(),
     rules::<RedisUrl>(),
+    rules::<ScopeName>(),
     rules::<SecretText>(),
     rules::<Size>(),
     rules::<TimeSpan>(),
     rules::<UrlPath>(),
+    rules::<WebUrl>(),
     rules::<ZoneName>(),
 ];
 

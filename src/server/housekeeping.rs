@@ -1,4 +1,4 @@
-//! What happens once a second beside the traffic: expiry, clock, names of peers, gauges.
+//! What happens once a second beside the traffic: expiry, clock, names of peers, issuers' keys, gauges.
 
 use crate::snapshot::Running;
 use async_trait::async_trait;
@@ -40,7 +40,8 @@ impl Service for Housekeeping {
         let running = self.running.clone();
         must_not_panic("housekeeping", async move {
             let names = resolve_names(running.clone());
-            tokio::join!(names, tick(&running));
+            let keys = running.sources.keep_fresh(&running.clock);
+            tokio::join!(names, keys, tick(&running));
         })
         .await;
     }
@@ -77,6 +78,7 @@ async fn tick(running: &Running) {
             running.failures.sweep(turn, now_us);
             turn = turn.wrapping_add(1);
         }
+        running.snapshot().authenticator.observe();
         running
             .metrics
             .buckets

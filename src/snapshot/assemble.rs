@@ -1,8 +1,8 @@
 //! From a validated configuration to a snapshot, or everything that stands against it.
 
-use super::{Route, Snapshot};
-use crate::auth::api_key::ApiKeys;
-use crate::auth::{Authenticator, Client};
+use super::{Addresses, Route, Snapshot};
+use crate::auth::forward_auth::ForwardAuth;
+use crate::auth::{Authenticator, Client, Sources};
 use crate::config::{self, Config, Loaded, Mode, Problem};
 use crate::policy::Policy;
 use crate::route::{self, RouteMatch, RouteTable};
@@ -12,7 +12,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Compiles routes and policies, which the configuration alone cannot judge.
-pub fn assemble(loaded: &Loaded, metrics: &Metrics) -> Result<Snapshot, Vec<Problem>> {
+pub fn assemble(
+    loaded: &Loaded,
+    metrics: &Metrics,
+    sources: &Arc<Sources>,
+) -> Result<Snapshot, Vec<Problem>> {
     let config = &loaded.config;
     let mut problems = Vec::new();
     let policies = compile_policies(loaded, metrics, &mut problems);
@@ -29,7 +33,10 @@ pub fn assemble(loaded: &Loaded, metrics: &Metrics) -> Result<Snapshot, Vec<Prob
             None
         }
     };
-    let (Some(table), true) = (table, problems.is_empty()) else {
+    let clients = clients(config);
+    let authenticator = authenticator(loaded, &clients, sources, &mut problems);
+    let (Some(table), Some(authenticator), true) = (table, authenticator, problems.is_empty())
+    else {
         return Err(problems);
     };
     let upstreams: Vec<Arc<Upstream>> = config
@@ -54,7 +61,13 @@ pub fn assemble(loaded: &Loaded, metrics: &Metrics) -> Result<Snapshot, Vec<Prob
                 .get(route.upstream.as_str())
                 .copied()
                 .unwrap_or_default(),
+            addresses: Addresses::new(route.allow.clone(), route.deny.clone()),
             auth: route.auth,
+            scopes: route.scopes.clone(),
+            forward_auth: route
+                .forward_auth
+                .as_ref()
+                .map(|asked| ForwardAuth::new(asked, &route.name, sources)),
             forward_credentials: route.forward_credentials,
             strip_prefix: route.strip_prefix.clone(),
             max_body_bytes: route.max_body_bytes,
@@ -63,13 +76,12 @@ pub fn assemble(loaded: &Loaded, metrics: &Metrics) -> Result<Snapshot, Vec<Prob
             policies: by_route.get(index).cloned().unwrap_or_default(),
             metrics: metrics.route(&route.name),
         });
-    let clients = clients(config);
     Ok(Snapshot {
         table,
         routes: routes.collect(),
         policies,
         upstreams,
-        authenticator: authenticator(config, &clients),
+        authenticator,
         clients,
         trusted_proxies: config.trusted_proxies.clone(),
         response_headers: config.response_headers,
@@ -169,11 +181,20 @@ fn clients(config: &Config) -> HashMap<String, Arc<Client>> {
     config.clients.iter().map(client).collect()
 }
 
-fn authenticator(config: &Config, clients: &HashMap<String, Arc<Client>>) -> Authenticator {
-    let keys = config.clients.iter().flat_map(|(id, written)| {
-        let client = clients.get(id);
-        let digests = written.api_keys.iter();
-        digests.filter_map(move |digest| Some((*digest, client?.clone())))
-    });
-    Authenticator::new(config.auth.api_key_header.clone(), ApiKeys::new(keys))
+fn authenticator(
+    loaded: &Loaded,
+    clients: &HashMap<String, Arc<Client>>,
+    sources: &Arc<Sources>,
+    problems: &mut Vec<Problem>,
+) -> Option<Authenticator> {
+    match Authenticator::compile(&loaded.config, clients, sources) {
+        Ok(authenticator) => Some(authenticator),
+        Err(bad) => {
+            problems.extend(bad.into_iter().map(|bad| {
+                let path: Vec<_> = ["auth".into()].into_iter().chain(bad.path).collect();
+                loaded.problem(&path, bad.message, Some(bad.hint))
+            }));
+            None
+        }
+    }
 }

@@ -97,6 +97,7 @@ fn named(policy: &Policy, index: usize, route: &Route, whose: &Whose<'_>) -> Nam
         host: "",
         path: "",
         headers: &HeaderMap::new(),
+        claims: &[],
     };
     Named {
         key: policy.bucket_key(&facts),
