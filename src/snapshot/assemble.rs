@@ -20,19 +20,7 @@ pub fn assemble(
     let config = &loaded.config;
     let mut problems = Vec::new();
     let policies = compile_policies(loaded, metrics, &mut problems);
-    let table = match RouteTable::build(config.routes.iter().map(route_match).collect()) {
-        Ok(table) => Some(table),
-        Err(errors) => {
-            problems.extend(errors.iter().map(|error| {
-                loaded.problem(
-                    &["routes".into(), error.index.into(), "match".into()],
-                    error.to_string(),
-                    None,
-                )
-            }));
-            None
-        }
-    };
+    let table = table(loaded, &mut problems);
     let clients = clients(config);
     let authenticator = authenticator(loaded, &clients, sources, &mut problems);
     let (Some(table), Some(authenticator), true) = (table, authenticator, problems.is_empty())
@@ -93,6 +81,22 @@ pub fn assemble(
         health_path: config.server.health_path.clone(),
         health_detail: config.server.health_detail,
     })
+}
+
+fn table(loaded: &Loaded, problems: &mut Vec<Problem>) -> Option<RouteTable> {
+    match RouteTable::build(loaded.config.routes.iter().map(route_match).collect()) {
+        Ok(table) => Some(table),
+        Err(errors) => {
+            problems.extend(errors.iter().map(|error| {
+                loaded.problem(
+                    &["routes".into(), error.index.into(), "match".into()],
+                    error.to_string(),
+                    None,
+                )
+            }));
+            None
+        }
+    }
 }
 
 fn compile_policies(

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::auth::WAITS;
 use super::{Names, Review, instead_of, not_empty};
 use crate::config::model::{ForwardAuth, PathPattern, Route, RouteAuth};
-use crate::config::notation::{HeaderField, Network, Written, starts_with_segments};
+use crate::config::notation::{HeaderField, Network, ScopeName, Written, starts_with_segments};
 use crate::config::place::Place;
 use crate::config::raw;
 
@@ -48,19 +48,7 @@ fn route(
     names: &Names<'_>,
     review: &mut Review<'_>,
 ) -> Option<Route> {
-    if let Some(upstream) = raw
-        .upstream
-        .as_deref()
-        .filter(|upstream| !names.upstreams.contains(upstream))
-    {
-        let place = place.then("upstream");
-        let message = format!("there is no upstream {}", review.shown(&place));
-        review.error(
-            &place,
-            message,
-            instead_of(upstream, &names.upstreams, "upstreams"),
-        );
-    }
+    upstream_exists(raw.upstream.as_deref(), place, names, review);
     let matches = place.then("match");
     not_empty(
         raw.matches.methods.as_ref(),
@@ -83,19 +71,7 @@ fn route(
         );
     }
     not_empty(raw.allow.as_ref(), &place.then("allow"), review);
-    let scopes: Vec<String> = raw
-        .scopes
-        .into_iter()
-        .flatten()
-        .map(|scope| scope.value.0)
-        .collect();
-    if !scopes.is_empty() && raw.auth == RouteAuth::None {
-        review.error(
-            &place.then("scopes"),
-            "this route looks at no credentials, so nobody has a scope",
-            "write `auth: required` too",
-        );
-    }
+    let scopes = scopes(raw.scopes, raw.auth, &place.then("scopes"), review);
     Some(Route {
         name: raw.name?.value.0,
         hosts: raw
@@ -124,6 +100,39 @@ fn route(
         max_body_bytes: raw.max_body.map(|size| size.value.0),
         forwarded_header: raw.forwarded_header,
     })
+}
+
+fn upstream_exists(
+    upstream: Option<&str>,
+    place: &Place<'_>,
+    names: &Names<'_>,
+    review: &mut Review<'_>,
+) {
+    let missing = upstream.filter(|upstream| !names.upstreams.contains(upstream));
+    if let Some(upstream) = missing {
+        let place = place.then("upstream");
+        let message = format!("there is no upstream {}", review.shown(&place));
+        let hint = instead_of(upstream, &names.upstreams, "upstreams");
+        review.error(&place, message, hint);
+    }
+}
+
+fn scopes(
+    raw: Vec<Option<Written<ScopeName>>>,
+    auth: RouteAuth,
+    place: &Place<'_>,
+    review: &mut Review<'_>,
+) -> Vec<String> {
+    let scopes: Vec<String> = raw
+        .into_iter()
+        .flatten()
+        .map(|scope| scope.value.0)
+        .collect();
+    if !scopes.is_empty() && auth == RouteAuth::None {
+        let message = "this route looks at no credentials, so nobody has a scope";
+        review.error(place, message, "write `auth: required` too");
+    }
+    scopes
 }
 
 fn networks(raw: Vec<Option<Written<Network>>>) -> Vec<IpNet> {
