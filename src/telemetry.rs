@@ -1,9 +1,11 @@
 //! Every metric, in one block; handles are made once, so counting a request looks nothing up.
 
 mod auth;
+mod database;
 mod store;
 
 pub use auth::{AuthMetrics, Method, Outcome};
+pub use database::DatabaseMetrics;
 pub use store::StoreMetrics;
 
 use once_cell::race::OnceBox;
@@ -46,6 +48,8 @@ pub struct Metrics {
     pub auth: AuthMetrics,
     /// the shared store
     pub store: StoreMetrics,
+    /// the database
+    pub database: DatabaseMetrics,
     /// buckets held in process
     pub buckets: GenericGauge<AtomicU64>,
     /// buckets forgotten because the store was full
@@ -130,6 +134,7 @@ impl Metrics {
             )?,
             auth: AuthMetrics::new(&registry)?,
             store: StoreMetrics::new(&registry)?,
+            database: DatabaseMetrics::new(&registry)?,
             buckets: count("tidegate_store_buckets", "buckets held in process")?,
             evicted: count(
                 "tidegate_store_evicted",
