@@ -64,7 +64,7 @@ pub(super) fn prepare(loaded: &Loaded) -> Result<(Bound, Arc<Running>), Failure>
     let other = |error: &dyn std::error::Error| Failure::Other(error.to_string());
     let config = &loaded.config;
     let metrics = Metrics::new().map_err(|error| other(&error))?;
-    let sources = Sources::new(metrics.auth.clone());
+    let sources = Sources::new(metrics.auth.clone(), None);
     let snapshot = assemble(loaded, &metrics, &sources).map_err(Failure::Configuration)?;
     let guard = &config.auth.failures;
     let period_us = u64::try_from(guard.period.as_micros()).unwrap_or(u64::MAX);
