@@ -5,6 +5,7 @@ mod demo;
 mod run;
 mod schema;
 mod simulate;
+mod token;
 
 use crate::config::{self, Environment, Loaded, Problem};
 use clap::{Parser, Subcommand};
@@ -36,6 +37,8 @@ enum Command {
     Demo(demo::Options),
     /// Decide a timeline without traffic: one JSON line in, one JSON line out
     Simulate(simulate::Options),
+    /// Sign a token for development, from the configured key
+    Token(token::Options),
     /// Print the JSON Schema of the configuration, for editors
     Schema,
 }
@@ -55,6 +58,7 @@ pub fn main() -> ExitCode {
         Command::Check => check::check(file),
         Command::Demo(options) => demo::demo(options),
         Command::Simulate(options) => simulate::simulate(file, options),
+        Command::Token(options) => token::token(file, options),
         Command::Schema => schema::schema(),
     };
     match done {

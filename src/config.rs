@@ -31,6 +31,7 @@ pub use model::{
     Listener, Mode, OnOutage, PathPattern, Peer, Policy, Protocol, Quota, Redis, RedisMode,
     ResponseHeaders, Route, RouteAuth, Secret, Server, Store, Upstream, Window,
 };
+pub use notation::duration;
 pub use place::Step;
 pub use problem::{Problem, Severity};
 pub use schema::json_schema;

@@ -77,6 +77,14 @@ impl Sources {
         current.clone()
     }
 
+    /// How many keys the issuer has published and how many seconds ago they were fetched; absent:
+    /// none are fetched.
+    pub fn issuer_keys(&self, now_us: u64) -> Option<(usize, Option<u64>)> {
+        let jwks = self.jwks.lock().clone()?;
+        let age_seconds = jwks.age_us(now_us).map(|age_us| age_us / 1_000_000);
+        Some((jwks.len(), age_seconds))
+    }
+
     /// Keeps issuers' keys fresh, for ever.
     pub async fn keep_fresh(&self, clock: &Clock) {
         loop {

@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 pub(super) use address::{HostName, HostPattern, ListenAddress, Network, PeerAddress};
 pub(super) use path::{PathRegex, UrlPath, starts_with_segments};
+pub use quantity::duration;
 pub(super) use quantity::{Size, TimeSpan};
 pub(super) use redis_url::{RedisUrl, Transport};
 pub(super) use web_url::WebUrl;

@@ -32,6 +32,10 @@ impl Running {
         if detail == HealthDetail::Full {
             document.insert("redis".into(), json!(redis(condition)));
             document.insert("postgres".into(), json!("disabled"));
+            if let Some((keys, age_seconds)) = self.sources.issuer_keys(self.clock.now_us()) {
+                let jwks = json!({ "keys": keys, "age_seconds": age_seconds });
+                document.insert("jwks".into(), jwks);
+            }
             document.insert(
                 "upstreams".into(),
                 upstreams(&self.snapshot(), self.clock.now_us()),
