@@ -53,7 +53,7 @@ pub(super) async fn show(
         return refused(SAY_WHOSE);
     };
     let snapshot = running.snapshot();
-    let buckets = match find(&snapshot, &asked) {
+    let buckets = match find(&snapshot, &asked, running.clock.now_us()) {
         Ok(buckets) => buckets,
         Err(refusal) => return refused(refusal),
     };
@@ -76,7 +76,7 @@ pub(super) async fn reset(
         return refused(SAY_WHOSE);
     };
     let snapshot = running.snapshot();
-    let keys: Vec<BucketKey> = match (find(&snapshot, &asked), &asked.key) {
+    let keys: Vec<BucketKey> = match (find(&snapshot, &asked, running.clock.now_us()), &asked.key) {
         (Ok(buckets), _) => buckets.iter().map(|named| named.key).collect(),
         // a key that is a hash can be emptied although nobody knows whose it is
         (Err(refusal), Some(key)) if key.starts_with('#') => {
@@ -96,13 +96,13 @@ pub(super) async fn reset(
     }
 }
 
-fn find(snapshot: &Snapshot, asked: &Asked) -> Result<Vec<Named>, Refusal> {
+fn find(snapshot: &Snapshot, asked: &Asked, now_us: u64) -> Result<Vec<Named>, Refusal> {
     match (&asked.client, asked.ip, &asked.key) {
         (Some(id), None, None) => match snapshot.clients.get(id) {
-            Some(client) => Ok(snapshot.buckets_of(&Whose::Client(client))),
+            Some(client) => Ok(snapshot.buckets_of(&Whose::Client(client), now_us)),
             None => Err((StatusCode::NOT_FOUND, "There is no such client.")),
         },
-        (None, Some(ip), None) => Ok(snapshot.buckets_of(&Whose::Address(ip))),
+        (None, Some(ip), None) => Ok(snapshot.buckets_of(&Whose::Address(ip), now_us)),
         (None, None, Some(key)) => BucketKey::read(key.as_bytes())
             .and_then(|key| snapshot.bucket(&key))
             .map(|named| vec![named])

@@ -107,6 +107,27 @@ impl Mapping {
         self.entries.get(*self.index.get(key)?)
     }
 
+    /// The value of a key.
+    pub(super) fn get_mut(&mut self, key: &str) -> Option<&mut Node> {
+        let index = *self.index.get(key)?;
+        self.entries.get_mut(index).map(|entry| &mut entry.value)
+    }
+
+    /// Adds an entry in place of the one with the same key.
+    pub(super) fn put(&mut self, entry: Entry) {
+        match self
+            .index
+            .get(&entry.key)
+            .and_then(|at| self.entries.get_mut(*at))
+        {
+            Some(there) => *there = entry,
+            None => {
+                self.index.insert(entry.key.clone(), self.entries.len());
+                self.entries.push(entry);
+            }
+        }
+    }
+
     /// Adds an entry, or gives back the position of the one with the same key.
     fn add(&mut self, entry: Entry) -> Result<(), Position> {
         match self.index.entry(entry.key.clone()) {
