@@ -18,6 +18,7 @@ mod resolve;
 mod scalar;
 mod schema;
 mod shape;
+mod shown;
 mod substitute;
 #[cfg(test)]
 mod testing;
@@ -33,3 +34,4 @@ pub use model::{
 pub use place::Step;
 pub use problem::{Problem, Severity};
 pub use schema::json_schema;
+pub use shown::Shown;

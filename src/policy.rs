@@ -28,6 +28,17 @@ pub struct Policy {
     metrics: PolicyMetrics,
 }
 
+/// Which of a policy's quotas one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin<'a> {
+    /// the policy's own
+    Policy,
+    /// that of a tier
+    Tier(&'a str),
+    /// that of a client
+    Override(&'a str),
+}
+
 /// What is wrong with a policy, and where below it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BadPolicy {
@@ -141,6 +152,26 @@ impl Policy {
     )]
     pub fn quota(&self, index: usize) -> &PolicyQuota {
         &self.quotas[index.min(self.quotas.len() - 1)]
+    }
+
+    /// Whose quota the one of this number is.
+    pub fn origin(&self, index: usize) -> Origin<'_> {
+        fn named(quotas: &HashMap<String, usize>, index: usize) -> Option<&str> {
+            let found = quotas.iter().find(|(_, at)| **at == index);
+            found.map(|(name, _)| name.as_str())
+        }
+        // the policy's own comes first, whatever refers to it
+        if index == 0 {
+            return Origin::Policy;
+        }
+        let client = named(&self.overrides, index).map(Origin::Override);
+        let tier = || named(&self.tiers, index).map(Origin::Tier);
+        client.or_else(tier).unwrap_or(Origin::Policy)
+    }
+
+    /// What its buckets are counted by.
+    pub fn key(&self) -> &[KeyPart] {
+        &self.key
     }
 
     /// Does its bucket depend on more than client, address, tier and route?

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Arc;
 
 use super::check_shape::check_shape;
 use super::environment::Environment;
@@ -11,6 +12,7 @@ use super::model::Config;
 use super::place::{Step, path_text};
 use super::problem::{Problem, Report, Severity};
 use super::resolve::resolve;
+use super::shown::Shown;
 use super::substitute::substitute;
 use super::{raw, schema, shape, tree};
 
@@ -25,10 +27,15 @@ pub struct Loaded {
     /// Warnings, sorted by position.
     pub warnings: Vec<Problem>,
     file: String,
-    locator: Locator,
+    locator: Arc<Locator>,
 }
 
 impl Loaded {
+    /// The configuration as it may be shown to people.
+    pub fn shown(&self) -> Shown {
+        Shown::new(self.locator.clone())
+    }
+
     /// An error found by a later step. Its line and column are those of the node at the path, or of the nearest node
     /// above it that the file has: `loaded.problem(&["routes".into(), 0.into(), "match".into()], "...", None)`.
     pub fn problem(
@@ -105,7 +112,7 @@ pub fn parse(text: &str, file_name: &str, env: &Environment) -> Result<Loaded, V
         config,
         warnings: problems,
         file: file_name.to_owned(),
-        locator,
+        locator: Arc::new(locator),
     })
 }
 
