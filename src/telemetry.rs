@@ -1,7 +1,9 @@
 //! Every metric, in one block; handles are made once, so counting a request looks nothing up.
 
+mod database;
 mod store;
 
+pub use database::DatabaseMetrics;
 pub use store::StoreMetrics;
 
 use once_cell::race::OnceBox;
@@ -42,6 +44,8 @@ pub struct Metrics {
     pub queue_refused: IntCounter,
     /// the shared store
     pub store: StoreMetrics,
+    /// the database
+    pub database: DatabaseMetrics,
     /// buckets held in process
     pub buckets: GenericGauge<AtomicU64>,
     /// buckets forgotten because the store was full
@@ -125,6 +129,7 @@ impl Metrics {
                 "requests refused because an upstream's queue was full or the wait in it too long",
             )?,
             store: StoreMetrics::new(&registry)?,
+            database: DatabaseMetrics::new(&registry)?,
             buckets: count("tidegate_store_buckets", "buckets held in process")?,
             evicted: count(
                 "tidegate_store_evicted",
