@@ -19,6 +19,7 @@ mod resolve;
 mod scalar;
 mod schema;
 mod shape;
+mod shown;
 mod substitute;
 #[cfg(test)]
 mod testing;
@@ -36,3 +37,4 @@ pub use overlay::{Row, Section};
 pub use place::Step;
 pub use problem::{Problem, Severity};
 pub use schema::json_schema;
+pub use shown::Shown;

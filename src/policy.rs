@@ -29,6 +29,17 @@ pub struct Policy {
     metrics: PolicyMetrics,
 }
 
+/// Which of a policy's quotas one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin<'a> {
+    /// the policy's own
+    Policy,
+    /// that of a tier
+    Tier(&'a str),
+    /// that of a client
+    Override(&'a str),
+}
+
 /// What is wrong with a policy, and where below it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BadPolicy {
@@ -145,6 +156,27 @@ impl Policy {
     )]
     pub fn quota(&self, index: usize) -> &PolicyQuota {
         &self.quotas[index.min(self.quotas.len() - 1)]
+    }
+
+    /// Whose quota the one of this number is.
+    pub fn origin(&self, index: usize) -> Origin<'_> {
+        // the policy's own comes first, whatever refers to it
+        if index == 0 {
+            return Origin::Policy;
+        }
+        let mut overrides = self.overrides.iter();
+        let mut tiers = self.tiers.iter();
+        let client = overrides.find(|(_, (at, _))| *at == index);
+        let mut tier = || tiers.find(|(_, at)| **at == index);
+        client
+            .map(|(client, _)| Origin::Override(client))
+            .or_else(|| tier().map(|(tier, _)| Origin::Tier(tier)))
+            .unwrap_or(Origin::Policy)
+    }
+
+    /// What its buckets are counted by.
+    pub fn key(&self) -> &[KeyPart] {
+        &self.key
     }
 
     /// Does its bucket depend on more than client, address, tier and route?

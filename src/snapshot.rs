@@ -10,7 +10,7 @@ pub use health::Health;
 use crate::auth::failures::FailureGuard;
 use crate::auth::{Authenticator, Client};
 use crate::clock::Clock;
-use crate::config::{HealthDetail, ResponseHeaders, RouteAuth};
+use crate::config::{HealthDetail, ResponseHeaders, RouteAuth, Shown};
 use crate::limit::limiter::Limiter;
 use crate::policy::Policy;
 use crate::route::RouteTable;
@@ -47,6 +47,8 @@ pub struct Snapshot {
     pub health_path: Option<String>,
     /// how much it tells
     pub health_detail: HealthDetail,
+    /// the configuration it was made of, to be shown
+    pub shown: Shown,
 }
 
 impl Snapshot {
@@ -61,6 +63,8 @@ impl Snapshot {
 pub struct Route {
     /// its name, unique
     pub name: String,
+    /// which requests it takes, in words
+    pub takes: String,
     /// index into the snapshot's upstreams
     pub upstream: usize,
     /// whether credentials are looked at

@@ -40,8 +40,8 @@ pub struct Spent {
 
 /// The policies that apply to a request and the buckets it wants to take from.
 pub struct Asked {
-    applied: SmallVec<[Applied; 2]>,
-    keys: SmallVec<[BucketKey; 2]>,
+    pub(super) applied: SmallVec<[Applied; 2]>,
+    pub(super) keys: SmallVec<[BucketKey; 2]>,
 }
 
 /// A request that waits for the shared store.
@@ -101,7 +101,7 @@ impl Pending {
 }
 
 impl Asked {
-    fn of(snapshot: &Snapshot, route: &Route, facts: &Facts<'_>, now_us: u64) -> Self {
+    pub(super) fn of(snapshot: &Snapshot, route: &Route, facts: &Facts<'_>, now_us: u64) -> Self {
         let mut asked = Asked {
             applied: SmallVec::new(),
             keys: SmallVec::new(),
@@ -128,7 +128,7 @@ impl Asked {
         asked
     }
 
-    fn charges<'s>(&self, snapshot: &'s Snapshot) -> SmallVec<[Charge<'s>; 4]> {
+    pub(super) fn charges<'s>(&self, snapshot: &'s Snapshot) -> SmallVec<[Charge<'s>; 4]> {
         let charge = |(applied, key): (&Applied, &BucketKey)| {
             let policy = snapshot.policies.get(applied.policy)?;
             let quota = policy.quota(applied.quota);
@@ -151,6 +151,22 @@ impl Asked {
 /// From the limiter's decision to what the request has spent, or why it may not pass.
 fn conclude(
     snapshot: &Snapshot,
+    applied: SmallVec<[Applied; 2]>,
+    charges: &[Charge<'_>],
+    decision: &Decision,
+    permits: Option<Permits>,
+) -> Result<Spent, Box<(Spent, Rejection)>> {
+    for (applied, bucket) in applied.iter().zip(&decision.buckets) {
+        if let Some(policy) = snapshot.policies.get(applied.policy) {
+            count(policy, decision.allowed, bucket.answer);
+        }
+    }
+    judge(snapshot, applied, charges, decision, permits)
+}
+
+/// The same without counting it.
+pub(super) fn judge(
+    snapshot: &Snapshot,
     mut applied: SmallVec<[Applied; 2]>,
     charges: &[Charge<'_>],
     decision: &Decision,
@@ -163,9 +179,6 @@ fn conclude(
         if in_process && decision.allowed && bucket.answer.admits() && charge.quota.is_concurrency()
         {
             held.push((charge.key, charge.cost));
-        }
-        if let Some(policy) = snapshot.policies.get(applied.policy) {
-            count(policy, decision.allowed, bucket.answer);
         }
     }
     let spent = Spent {

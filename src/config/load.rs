@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Arc;
 
 use once_cell::sync::OnceCell;
 
@@ -15,6 +16,7 @@ use super::place::{Step, path_text};
 use super::problem::{Problem, Report, Severity};
 use super::resolve::resolve;
 use super::shape::Shape;
+use super::shown::Shown;
 use super::substitute::substitute;
 use super::tree::Node;
 use super::{raw, schema, shape, tree};
@@ -30,11 +32,16 @@ pub struct Loaded {
     /// Warnings, sorted by position.
     pub warnings: Vec<Problem>,
     file: String,
-    locator: Locator,
     overlaid: Overlaid,
+    locator: Arc<Locator>,
 }
 
 impl Loaded {
+    /// The configuration as it may be shown to people.
+    pub fn shown(&self) -> Shown {
+        Shown::new(self.locator.clone())
+    }
+
     /// An error found by a later step. Its line and column are those of the node at the path, or of the nearest node
     /// above it that the file has: `loaded.problem(&["routes".into(), 0.into(), "match".into()], "...", None)`.
     pub fn problem(
@@ -161,7 +168,7 @@ impl Source {
             config,
             warnings: problems,
             file: self.file.clone(),
-            locator,
+            locator: Arc::new(locator),
             overlaid,
         })
     }

@@ -18,7 +18,7 @@ pub(super) use address::{HostName, HostPattern, ListenAddress, Network, PeerAddr
 pub(super) use moment::Moment;
 pub(super) use path::{PathRegex, UrlPath, starts_with_segments};
 pub(super) use postgres_url::PostgresUrl;
-pub(super) use quantity::{Size, TimeSpan};
+pub(super) use quantity::{Size, TimeSpan, written};
 pub(super) use redis_url::{RedisUrl, Transport};
 pub(super) use word::{
     ApiKey, ClientId, Descriptor, Digest, HeaderField, HeaderText, KeyPrefix, MasterName,
@@ -38,6 +38,11 @@ pub(super) trait Notation: Sized {
     const PATTERN: Option<&'static str> = None;
     /// Whether messages must not repeat the text.
     const SECRET: bool = false;
+
+    /// A secret as it may be shown.
+    fn masked(text: &str) -> Cow<'_, str> {
+        Cow::Borrowed(if text.is_empty() { "" } else { "***" })
+    }
 
     /// The value, or what to write instead of this very text (`None`: nothing better than `HINT`). What it says of a
     /// secret is told as it stands, so it must not repeat any of it.
@@ -64,7 +69,11 @@ impl<T> Written<T> {
 
 impl<T: Notation> Serialize for Written<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(if T::SECRET { "***" } else { &self.text })
+        if T::SECRET {
+            serializer.serialize_str(&T::masked(&self.text))
+        } else {
+            serializer.serialize_str(&self.text)
+        }
     }
 }
 

@@ -50,6 +50,7 @@ pub fn assemble(loaded: &Loaded, metrics: &Metrics) -> Result<Snapshot, Vec<Prob
         .enumerate()
         .map(|(index, route)| Route {
             name: route.name.clone(),
+            takes: takes(route),
             upstream: upstream_index
                 .get(route.upstream.as_str())
                 .copied()
@@ -80,6 +81,7 @@ pub fn assemble(loaded: &Loaded, metrics: &Metrics) -> Result<Snapshot, Vec<Prob
             .and_then(|name| name.parse().ok()),
         health_path: config.server.health_path.clone(),
         health_detail: config.server.health_detail,
+        shown: loaded.shown(),
     })
 }
 
@@ -119,6 +121,28 @@ fn route_match(route: &config::Route) -> RouteMatch {
         methods: route.methods.clone(),
         raw_path: route.raw_path,
     }
+}
+
+/// Which requests a route takes, in words.
+fn takes(route: &config::Route) -> String {
+    let hosts = match route.hosts.as_slice() {
+        [] => "any host".to_owned(),
+        hosts => format!("host {}", hosts.join(" or ")),
+    };
+    let path = match &route.path {
+        config::PathPattern::Prefix(path) if path == "/" => "any path".to_owned(),
+        config::PathPattern::Prefix(path) => format!("path below {path}"),
+        config::PathPattern::Exact(path) => format!("path {path}"),
+        config::PathPattern::Regex(path) => format!("path matching {path}"),
+    };
+    let methods = match &route.methods {
+        None => "any method".to_owned(),
+        Some(methods) => {
+            let names: Vec<&str> = methods.iter().map(http::Method::as_str).collect();
+            format!("method {}", names.join(" or "))
+        }
+    };
+    format!("{hosts}, {path}, {methods}")
 }
 
 /// For every route the indices of its policies: looked up once here, never per request.

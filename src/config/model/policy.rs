@@ -5,7 +5,10 @@ use std::fmt;
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::config::notation::written;
 
 /// A named quota, whom and what it applies to, and how it behaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,6 +129,29 @@ pub struct Override {
     pub quota: Quota,
     /// When it ends to hold, microseconds since the Unix epoch; absent: never.
     pub expires_us: Option<u64>,
+}
+
+impl Serialize for Quota {
+    /// As the file has it: `{"count":30,"period":"1m"}`.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("count", &self.count)?;
+        match &self.window {
+            Window::Period(period) => map.serialize_entry("period", &written(*period))?,
+            Window::Calendar { unit, time_zone } => {
+                map.serialize_entry("calendar", unit)?;
+                map.serialize_entry("time_zone", time_zone)?;
+            }
+            Window::None => (),
+        }
+        if let Some(burst) = self.burst {
+            map.serialize_entry("burst", &burst)?;
+        }
+        if let Some(max_delay) = self.max_delay {
+            map.serialize_entry("max_delay", &written(max_delay))?;
+        }
+        map.end()
+    }
 }
 
 /// The time a quota's count refers to.
