@@ -124,7 +124,8 @@ impl Running {
         let Some((file, folder)) = &sources.origin else {
             return Ok(Applied::default());
         };
-        let source = Source::read(file, &Environment::from_process(folder))?;
+        let source = Source::read(file, &Environment::from_process(folder))
+            .inspect_err(|_| self.metrics.snapshot.refused.inc())?;
         self.rebuild(sources, Some(source), None)
     }
 
