@@ -2,6 +2,12 @@
 //!
 //! `cargo bench --bench snapshot`
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a benchmark that cannot start should say so and stop"
+)]
+
 use divan::Bencher;
 use http::{HeaderMap, Method};
 use serde_json::json;
