@@ -31,7 +31,8 @@ pub use model::{
     HealthDetail, KeyPart, Listener, Mode, OnOutage, PathPattern, Peer, Policy, Protocol, Quota,
     Redis, RedisMode, ResponseHeaders, Route, RouteAuth, Secret, Server, Store, Upstream, Window,
 };
+pub use notation::{is_client_id, is_name};
 pub use place::Step;
 pub use problem::{Problem, Severity};
-pub use schema::json_schema;
+pub use schema::{json_schema, of_types as schema_of_types};
 pub use shown::Shown;

@@ -11,6 +11,7 @@ use crate::auth::failures::FailureGuard;
 use crate::auth::{Authenticator, Client};
 use crate::clock::Clock;
 use crate::config::{HealthDetail, ResponseHeaders, RouteAuth, Shown};
+use crate::database::Database;
 use crate::limit::limiter::Limiter;
 use crate::policy::Policy;
 use crate::route::RouteTable;
@@ -96,6 +97,8 @@ pub struct Running {
     pub clock: Clock,
     /// the counters
     pub metrics: Metrics,
+    /// where policies, tiers, clients and keys are changed; absent: the file is all there is
+    pub database: Option<Arc<Database>>,
     draining: AtomicBool,
 }
 
@@ -113,6 +116,7 @@ impl Running {
             failures,
             clock: Clock::new(),
             metrics,
+            database: None,
             draining: AtomicBool::new(false),
         }
     }
