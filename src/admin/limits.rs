@@ -72,7 +72,7 @@ pub(super) async fn show(
     Asked(of): Asked<Of>,
 ) -> Result<Json<Buckets>, Problem> {
     let snapshot = running.snapshot();
-    let found = find(&snapshot, &of)?;
+    let found = find(&snapshot, &of, running.clock.now_us())?;
     let mut buckets = Vec::with_capacity(found.len());
     for named in &found {
         let bucket = look(&running, &snapshot, named).await;
@@ -90,7 +90,7 @@ pub(super) async fn reset(
     Asked(of): Asked<Of>,
 ) -> Result<Json<Emptied>, Problem> {
     let snapshot = running.snapshot();
-    let keys: Vec<BucketKey> = match (find(&snapshot, &of), &of.key) {
+    let keys: Vec<BucketKey> = match (find(&snapshot, &of, running.clock.now_us()), &of.key) {
         (Ok(buckets), _) => buckets.iter().map(|named| named.key).collect(),
         // a key that is a hash can be emptied although nobody knows whose it is
         (Err(problem), Some(key)) if key.starts_with('#') => {
@@ -105,13 +105,13 @@ pub(super) async fn reset(
     Ok(Json(Emptied { reset: keys.len() }))
 }
 
-fn find(snapshot: &Snapshot, of: &Of) -> Result<Vec<Named>, Problem> {
+fn find(snapshot: &Snapshot, of: &Of, now_us: u64) -> Result<Vec<Named>, Problem> {
     match (&of.client, of.ip, &of.key) {
         (Some(id), None, None) => match snapshot.clients.get(id) {
-            Some(client) => Ok(snapshot.buckets_of(&Whose::Client(client))),
+            Some(client) => Ok(snapshot.buckets_of(&Whose::Client(client), now_us)),
             None => Err(Problem::not_found("There is no such client.")),
         },
-        (None, Some(ip), None) => Ok(snapshot.buckets_of(&Whose::Address(ip))),
+        (None, Some(ip), None) => Ok(snapshot.buckets_of(&Whose::Address(ip), now_us)),
         (None, None, Some(key)) => BucketKey::read(key.as_bytes())
             .and_then(|key| snapshot.bucket(&key))
             .map(|named| vec![named])

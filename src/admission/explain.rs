@@ -91,7 +91,7 @@ async fn identified_and_spent(
         path: &located.found.path,
         headers: request.headers,
     };
-    let asked = Asked::of(snapshot, route, &facts);
+    let asked = Asked::of(snapshot, route, &facts, now_us);
     explanation.names_what_does_not_apply(snapshot, route, request.method);
     let spent = peeked(running, snapshot, asked, now_us, explanation).await?;
     explanation.outcome = outcome::admitted(&spent, &explanation.not_evaluated);

@@ -58,7 +58,7 @@ pub(super) fn spend(
     facts: &Facts<'_>,
     now_us: u64,
 ) -> Result<Spending, Box<(Spent, Rejection)>> {
-    let asked = Asked::of(snapshot, route, facts);
+    let asked = Asked::of(snapshot, route, facts, now_us);
     if asked.keys.is_empty() {
         return Ok(Spending::Done(Spent::default()));
     }
@@ -101,7 +101,7 @@ impl Pending {
 }
 
 impl Asked {
-    pub(super) fn of(snapshot: &Snapshot, route: &Route, facts: &Facts<'_>) -> Self {
+    pub(super) fn of(snapshot: &Snapshot, route: &Route, facts: &Facts<'_>, now_us: u64) -> Self {
         let mut asked = Asked {
             applied: SmallVec::new(),
             keys: SmallVec::new(),
@@ -117,7 +117,7 @@ impl Asked {
             asked.keys.push(policy.bucket_key(facts));
             asked.applied.push(Applied {
                 policy: index,
-                quota: policy.quota_for(facts.client, facts.tier),
+                quota: policy.quota_for(facts.client, facts.tier, now_us),
                 decision: BucketDecision {
                     answer: Answer::NOW,
                     reading: Default::default(),

@@ -197,7 +197,7 @@ impl Simulation {
             ));
         }
         let now_us = (step.t_ms * 1_000.0).round() as u64;
-        let index = policy.quota_for(step.client.as_deref(), step.tier.as_deref());
+        let index = policy.quota_for(step.client.as_deref(), step.tier.as_deref(), now_us);
         let quota = &policy.quota(index).quota;
         let cost = step.cost.unwrap_or(policy.cost());
         let charge = Charge {

@@ -1,7 +1,9 @@
 //! How texts in the file are written (durations, sizes, addresses, names, ...), each with its parser and its hint.
 
 mod address;
+mod moment;
 mod path;
+mod postgres_url;
 mod quantity;
 mod redis_url;
 mod word;
@@ -13,7 +15,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 pub(super) use address::{HostName, HostPattern, ListenAddress, Network, PeerAddress};
+pub(super) use moment::Moment;
 pub(super) use path::{PathRegex, UrlPath, starts_with_segments};
+pub(super) use postgres_url::PostgresUrl;
 pub(super) use quantity::{Size, TimeSpan, written};
 pub(super) use redis_url::{RedisUrl, Transport};
 pub(super) use word::{
@@ -148,7 +152,7 @@ const fn rules<T: Notation>() -> Rules {
     }
 }
 
-const ALL: [Rules; 22] = [
+const ALL: [Rules; 24] = [
     rules::<ApiKey>(),
     rules::<ClientId>(),
     rules::<Descriptor>(),
@@ -161,10 +165,12 @@ const ALL: [Rules; 22] = [
     rules::<ListenAddress>(),
     rules::<MasterName>(),
     rules::<MethodName>(),
+    rules::<Moment>(),
     rules::<Name>(),
     rules::<Network>(),
     rules::<PathRegex>(),
     rules::<PeerAddress>(),
+    rules::<PostgresUrl>(),
     rules::<RedisUrl>(),
     rules::<SecretText>(),
     rules::<Size>(),

@@ -26,7 +26,7 @@ pub struct Policy {
     /// Replaces the quota for a tier.
     pub tiers: BTreeMap<String, Quota>,
     /// Replaces the quota for a client.
-    pub overrides: BTreeMap<String, Quota>,
+    pub overrides: BTreeMap<String, Override>,
     /// Units one request takes.
     pub cost: u32,
     /// Whether every request is counted at once; never leased for `leaky_bucket` and `concurrency`.
@@ -120,6 +120,15 @@ pub struct Quota {
     pub burst: Option<u64>,
     /// `leaky_bucket` only, and always there for it.
     pub max_delay: Option<Duration>,
+}
+
+/// A client's own quota.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Override {
+    /// What is allowed.
+    pub quota: Quota,
+    /// When it ends to hold, microseconds since the Unix epoch; absent: never.
+    pub expires_us: Option<u64>,
 }
 
 impl Serialize for Quota {
