@@ -1,5 +1,7 @@
 //! From a request to what a handler wants of it: body, query, path, each with its own refusal.
 
+mod distinct;
+
 use super::problem::{FieldProblem, Problem};
 use axum::RequestPartsExt;
 use axum::body::Bytes;
@@ -8,9 +10,9 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
+use distinct::Distinct;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::error::Category;
 use std::time::Duration;
 
 /// Largest body in bytes.
@@ -69,16 +71,20 @@ fn too_large_or_cut(rejection: BytesRejection) -> Problem {
     }
 }
 
+/// First JSON, then what it should say: a body that is neither is told the former.
 fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(bytes).map_err(|error| match error.classify() {
-        Category::Data => Problem::invalid(vec![FieldProblem {
+    if bytes.is_empty() {
+        return Err(Problem::unreadable("The body is empty; it must be JSON."));
+    }
+    // serde_json says line and column, and repeats nothing of the text
+    let Distinct(value) = serde_json::from_slice(bytes)
+        .map_err(|error| Problem::unreadable(format!("The body is not JSON: {error}.")))?;
+    serde_json::from_value(value).map_err(|error| {
+        Problem::invalid(vec![FieldProblem {
             path: String::new(),
             message: error.to_string(),
             hint: None,
-        }]),
-        _ if bytes.is_empty() => Problem::unreadable("The body is empty; it must be JSON."),
-        // serde_json says line and column, and repeats nothing of the text
-        _ => Problem::unreadable(format!("The body is not JSON: {error}.")),
+        }])
     })
 }
 
