@@ -14,7 +14,7 @@ use crate::auth::{Client, Identity, Looking};
 use crate::config::RouteAuth;
 use crate::policy::Facts;
 use crate::route::{Found, NotFound};
-use crate::snapshot::{Route, Running, Snapshot};
+use crate::snapshot::{Route, RouteState, Running, Snapshot};
 use http::{HeaderMap, Method, header};
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -71,6 +71,7 @@ pub fn admit<'p>(
         return Err(refused(None, None, Rejection::NoRoute));
     };
     let found = located.found;
+    is_open(route).map_err(|rejection| refused(Some(found.index), None, rejection))?;
     let client = if located.preflight {
         None
     } else {
@@ -133,6 +134,15 @@ fn locate<'p>(snapshot: &Snapshot, request: &Request<'p>) -> Result<Located<'p>,
         found: found.map_err(not_routed)?,
         preflight: preflight.is_some(),
     })
+}
+
+/// A route that serves nothing now refuses before anybody is asked who they are, and charges nothing.
+fn is_open(route: &Route) -> Result<(), Rejection> {
+    match route.state {
+        RouteState::Enabled => Ok(()),
+        RouteState::Disabled => Err(Rejection::NoRoute),
+        RouteState::Maintenance => Err(Rejection::Maintenance),
+    }
 }
 
 fn not_routed(not_found: NotFound) -> Rejection {

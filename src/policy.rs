@@ -112,6 +112,12 @@ impl Policy {
         self.cost
     }
 
+    /// The least that any of its quotas can ever hold.
+    pub fn smallest_capacity(&self) -> u64 {
+        let capacities = self.quotas.iter().map(|quota| quota.quota.capacity());
+        capacities.min().unwrap_or(u64::MAX)
+    }
+
     /// Does it refuse, or only report what it would refuse?
     pub fn enforces(&self) -> bool {
         self.enforce

@@ -8,7 +8,7 @@ pub use answer::{Caller, DefinedIn, Explanation, Outcome, PolicyAnswer, QuotaOf,
 pub use question::{BadQuestion, Question, Values};
 
 use super::spend::{Asked, judge};
-use super::{BadCredentials, Located, Rejection, Request, Spent, locate};
+use super::{BadCredentials, Located, Rejection, Request, Spent, is_open, locate};
 use crate::auth::{Client, Identity, Looking};
 use crate::config::RouteAuth;
 use crate::limit::algorithm::Answer;
@@ -59,7 +59,8 @@ fn routed<'s, 'p>(
     let found = &located.found;
     let route = snapshot.routes.get(found.index).ok_or(Rejection::NoRoute)?;
     explanation.path = found.path.clone().into_owned();
-    explanation.route = Some(Routed::of(snapshot, found.index, route));
+    explanation.route = Some(Routed::of(snapshot, route));
+    is_open(route)?;
     Ok((located, route))
 }
 

@@ -17,6 +17,8 @@ pub struct Applied {
     pub policy: usize,
     /// which of the policy's quotas held
     pub quota: usize,
+    /// units the request takes
+    pub cost: u64,
     /// had the bucket room, and what is left
     pub decision: BucketDecision,
 }
@@ -118,6 +120,7 @@ impl Asked {
             asked.applied.push(Applied {
                 policy: index,
                 quota: policy.quota_for(facts.client, facts.tier, now_us),
+                cost: policy.cost().saturating_mul(route.cost),
                 decision: BucketDecision {
                     answer: Answer::NOW,
                     reading: Default::default(),
@@ -135,7 +138,7 @@ impl Asked {
             Some(Charge {
                 key: *key,
                 quota: &quota.quota,
-                cost: policy.cost(),
+                cost: applied.cost,
                 enforce: policy.enforces(),
                 terms: quota.terms,
             })
@@ -234,7 +237,7 @@ fn longest_wait(snapshot: &Snapshot, spent: &Spent) -> Rejection {
             return None;
         };
         let quota = &policy.quota(applied.quota).quota;
-        let soon = quota.is_concurrency() && policy.cost() <= quota.capacity();
+        let soon = quota.is_concurrency() && applied.cost <= quota.capacity();
         let wait = if soon {
             1_000_000
         } else {

@@ -10,7 +10,7 @@ use super::problem::{Problem, Severity};
 use super::tree::{Entry, Kind, Mapping, Node, Position, Scalar};
 
 /// How problems of rows name their origin.
-const ORIGIN: &str = "database";
+pub(super) const ORIGIN: &str = "database";
 
 /// The part of the configuration a row stands in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,7 +50,7 @@ impl Row {
 
     /// Does a problem speak about this row?
     pub fn has(&self, problem: &Problem) -> bool {
-        problem.file == ORIGIN && is_below(&problem.path, &self.path())
+        problem.is_of_a_row() && is_below(&problem.path, &self.path())
     }
 
     /// Something wrong with this row.
@@ -123,6 +123,30 @@ pub(super) fn lay<'r>(
         }
     }
     overlaid
+}
+
+/// Has the tree something where a row would be laid?
+pub(super) fn has(root: &Node, section: Section, name: &str) -> bool {
+    let Kind::Mapping(top) = &root.kind else {
+        return false;
+    };
+    let key = match section {
+        Section::Policies => "policies",
+        Section::Tiers => "tiers",
+        Section::Clients => "clients",
+        Section::RouteSettings => "routes",
+    };
+    match top.get(key).map(|entry| &entry.value.kind) {
+        Some(Kind::Mapping(named)) => named.get(name).is_some(),
+        Some(Kind::List(routes)) => routes.iter().any(|route| match &route.kind {
+            Kind::Mapping(route) => {
+                let named = route.get("name").map(|entry| &entry.value.kind);
+                matches!(named, Some(Kind::Scalar(scalar)) if scalar.text == name)
+            }
+            _ => false,
+        }),
+        _ => false,
+    }
 }
 
 /// Puts a row under its name into a section; gives back its path in the tree.

@@ -91,6 +91,13 @@ impl Limiter {
         }
     }
 
+    /// Policies have changed: nothing that was granted or refused ahead by the old ones counts any more.
+    pub fn policies_changed(&self) {
+        if let Some(shared) = &self.shared {
+            shared.policies_changed();
+        }
+    }
+
     /// The shared store, if there is one.
     pub fn shared_store(&self) -> Option<&Arc<Shared>> {
         self.shared.as_ref()

@@ -181,12 +181,12 @@ impl Explanation {
 }
 
 impl Routed {
-    pub(super) fn of(snapshot: &Snapshot, index: usize, route: &Route) -> Self {
+    pub(super) fn of(snapshot: &Snapshot, route: &Route) -> Self {
         Routed {
             name: route.name.clone(),
             takes: route.takes.clone(),
             upstream: snapshot
-                .upstream_of(index)
+                .upstream(route.upstream)
                 .map_or_else(String::new, |upstream| upstream.name().to_owned()),
             auth: route.auth,
         }
