@@ -33,8 +33,9 @@ pub use model::{
     Policy, Protocol, Quota, Redis, RedisMode, ResponseHeaders, Route, RouteAuth, RouteSettings,
     Secret, Server, Store, Upstream, Window,
 };
+pub use notation::{is_client_id, is_name};
 pub use overlay::{Row, Section};
 pub use place::Step;
 pub use problem::{Problem, Severity};
-pub use schema::json_schema;
+pub use schema::{json_schema, of_types as schema_of_types};
 pub use shown::Shown;

@@ -32,14 +32,14 @@ pub struct Loaded {
     /// Warnings, sorted by position.
     pub warnings: Vec<Problem>,
     file: String,
-    overlaid: Overlaid,
+    overlaid: Arc<Overlaid>,
     locator: Arc<Locator>,
 }
 
 impl Loaded {
     /// The configuration as it may be shown to people.
     pub fn shown(&self) -> Shown {
-        Shown::new(self.locator.clone())
+        Shown::new(self.locator.clone(), self.overlaid.clone())
     }
 
     /// An error found by a later step. Its line and column are those of the node at the path, or of the nearest node
@@ -113,6 +113,12 @@ impl Source {
         })
     }
 
+    /// What it says by itself, as it may be shown to people.
+    pub fn shown(&self) -> Shown {
+        let locator = Locator::new(self.root.clone());
+        Shown::new(Arc::new(locator), Arc::default())
+    }
+
     /// Validates it alone. Where it names a database, a reference that points nowhere is only a warning.
     pub fn loaded(&self) -> Result<Loaded, Vec<Problem>> {
         self.validated(self.root.clone(), Overlaid::default(), Vec::new(), false)
@@ -143,7 +149,7 @@ impl Source {
     ) -> Result<Loaded, Vec<Problem>> {
         let mut report = Report::new(&self.file);
         report.problems.extend(self.found.iter().cloned());
-        let value = check_shape(&root, SHAPE.get_or_init(shape_of_types), &mut report);
+        let value = check_shape(&root, shape(), &mut report);
         let locator = Locator::new(root);
         let raw: raw::Config = match serde_yaml::from_value(value) {
             Ok(raw) => raw,
@@ -174,13 +180,18 @@ impl Source {
             warnings: problems,
             file: self.file.clone(),
             locator: Arc::new(locator),
-            overlaid,
+            overlaid: Arc::new(overlaid),
         })
     }
 }
 
 /// What the configuration may look like; made once.
 static SHAPE: OnceCell<Shape> = OnceCell::new();
+
+/// The shape of the configuration.
+pub(super) fn shape() -> &'static Shape {
+    SHAPE.get_or_init(shape_of_types)
+}
 
 fn shape_of_types() -> Shape {
     shape::read(&schema::of_types())

@@ -49,6 +49,16 @@ pub(super) trait Notation: Sized {
     fn parse(text: &str) -> Result<Self, Option<String>>;
 }
 
+/// Can a tier, an upstream, a route or a policy be called this?
+pub fn is_name(text: &str) -> bool {
+    Name::parse(text).is_ok()
+}
+
+/// Can it be a client's id?
+pub fn is_client_id(text: &str) -> bool {
+    ClientId::parse(text).is_ok()
+}
+
 /// A value together with the text that it was read from.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Written<T> {

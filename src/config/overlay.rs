@@ -77,6 +77,11 @@ fn is_below(path: &str, top: &str) -> bool {
 pub(super) struct Overlaid(HashMap<String, String>);
 
 impl Overlaid {
+    /// Is there a row at this very path?
+    pub(super) fn has(&self, path: &str) -> bool {
+        self.0.contains_key(path)
+    }
+
     /// Gives a problem that a row has the row's origin in place of the file's.
     pub(super) fn attribute(&self, problem: &mut Problem) {
         if self.0.is_empty() {

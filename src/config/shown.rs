@@ -5,30 +5,38 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::check_shape::check_shape;
+use super::load::shape;
 use super::locator::Locator;
+use super::overlay::Overlaid;
+use super::place::{Step, path_text};
 use super::problem::Report;
-use super::{raw, schema, shape};
+use super::raw;
 
-/// What the file says, kept to be shown.
+/// A configuration, kept to be shown.
 #[derive(Debug, Clone)]
 pub struct Shown {
     locator: Arc<Locator>,
+    overlaid: Arc<Overlaid>,
 }
 
 impl Shown {
-    pub(super) fn new(locator: Arc<Locator>) -> Shown {
-        Shown { locator }
+    pub(super) fn new(locator: Arc<Locator>, overlaid: Arc<Overlaid>) -> Shown {
+        Shown { locator, overlaid }
     }
 
     /// All of it. Made anew at each call: it is rarely asked for and may be large.
     pub fn json(&self) -> Value {
         // the same steps as when it was loaded, so there is nothing new to report
         let mut report = Report::new("");
-        let shape = shape::read(&schema::of_types());
-        let value = check_shape(self.locator.root(), &shape, &mut report);
+        let value = check_shape(self.locator.root(), shape(), &mut report);
         let raw = serde_yaml::from_value::<raw::Config>(value).ok();
         raw.and_then(|raw| serde_json::to_value(raw).ok())
             .unwrap_or_default()
+    }
+
+    /// Does what stands at this path come from the database?
+    pub fn is_row(&self, path: &[Step<'_>]) -> bool {
+        self.overlaid.has(&path_text(path))
     }
 }
 

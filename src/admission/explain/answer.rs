@@ -215,6 +215,16 @@ impl Caller {
     }
 }
 
+impl DefinedIn {
+    fn of(snapshot: &Snapshot, policy: &Policy) -> Self {
+        let path = ["policies".into(), policy.name().into()];
+        match snapshot.shown.is_row(&path) {
+            true => DefinedIn::Database,
+            false => DefinedIn::File,
+        }
+    }
+}
+
 impl PolicyAnswer {
     pub(super) fn of(
         snapshot: &Snapshot,
@@ -236,7 +246,7 @@ impl PolicyAnswer {
         };
         Some(PolicyAnswer {
             policy: policy.name().to_owned(),
-            defined_in: DefinedIn::File,
+            defined_in: DefinedIn::of(snapshot, policy),
             shadow: !policy.enforces(),
             algorithm: policy.algorithm().name().to_owned(),
             quota: serde_json::to_value(&quota.written).unwrap_or_default(),

@@ -148,6 +148,9 @@ fn target(url: &str, headers: &HeaderMap) -> Result<(String, String), BadQuestio
         hint: "write it like `http://api.example.com/search`; the query may be left out",
     };
     let uri: Uri = url.parse().map_err(|_| bad("not a URL"))?;
+    if uri.scheme().is_none() && !url.starts_with('/') {
+        return Err(bad("neither a URL nor a path"));
+    }
     let http = matches!(uri.scheme_str(), None | Some("http" | "https"));
     if !http {
         return Err(bad("neither http nor https"));
