@@ -260,7 +260,7 @@ impl Shared {
         self.metrics.trips.inc();
         self.outage.begin(self.store_us());
         self.tripped.notify_one();
-        self.deaf.notify_waiters();
+        self.deaf.notify_one();
         self.reasons.lock().push(reason.to_owned());
         tracing::warn!(
             gateways = self.gateways.load(Ordering::Relaxed),

@@ -265,9 +265,11 @@ impl Shared {
         Ok(())
     }
 
-    /// Without a connection nobody needs to try; another failure is counted.
+    /// Without a connection nobody needs to try; another failure is counted. What ended with a
+    /// connection says nothing of the next one.
     pub(super) fn trip_or_count(&self, error: &CallFailed) {
         match error {
+            CallFailed::NotConnected if self.link.is_up() => (),
             CallFailed::Redis(_) | CallFailed::Reply(_) if self.link.is_up() => {
                 self.failed(&error.to_string())
             }

@@ -4,7 +4,7 @@ use super::Shared;
 use crate::limit::descriptor::BucketKey;
 use crate::limit::store::redis::link::CallFailed;
 use crate::limit::store::redis::wire;
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -38,6 +38,8 @@ impl Shared {
     /// not hold any more.
     pub(super) async fn listen(self: Arc<Self>) {
         loop {
+            // what ended the subscription before says nothing of the next one
+            let _ = self.deaf.notified().now_or_never();
             if self.link.is_up()
                 && let Ok(mut subscription) = self.link.subscribe(&self.channel()).await
             {

@@ -61,6 +61,7 @@ impl Shared {
         loop {
             if !self.link.is_up() {
                 self.trip(NO_CONNECTION);
+                silent = 0;
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 continue;
             }
