@@ -43,7 +43,7 @@ impl Shared {
         charges: &[Charge<'_>],
         here_us: u64,
     ) -> Option<Decision> {
-        let store_us = self.clock.now_us()?;
+        let store_us = self.clock.at(here_us)?;
         if let Some(refused) =
             self.refusals
                 .decide(charges.iter().map(Taking::from), here_us, store_us)
@@ -67,10 +67,17 @@ impl Shared {
         Some(granted.granted.decision(&granted.set, nth))
     }
 
-    /// Answers those who gathered behind a call that has been refused meanwhile.
-    pub(super) fn refuse_gathered(&self, turns: &mut [Turn<Wants>], here_us: u64) {
-        let store_us = self.store_us();
-        for turn in turns {
+    /// Answers those who gathered behind a call that has been refused meanwhile, and returns their
+    /// turns: they need no call.
+    pub(super) fn refuse_gathered(
+        &self,
+        turns: &mut Vec<Turn<Wants>>,
+        here_us: u64,
+    ) -> Vec<Turn<Wants>> {
+        let Some(store_us) = self.clock.at(here_us) else {
+            return Vec::new();
+        };
+        let is_refused = |turn: &mut Turn<Wants>| {
             let wants = &turn.buckets;
             let takings = wants.buckets.iter().zip(&wants.fingerprints);
             let takings = takings.map(|(wanted, fingerprint)| Taking {
@@ -80,7 +87,7 @@ impl Shared {
                 enforce: matches!(wanted.mode, Mode::Enforce),
             });
             let Some(decision) = self.refusals.decide(takings, here_us, store_us) else {
-                continue;
+                return false;
             };
             let waiters = std::mem::take(&mut turn.waiters);
             self.waiting.fetch_sub(waiters.len(), Ordering::Relaxed);
@@ -89,7 +96,9 @@ impl Shared {
                 // who does not listen any more needs no verdict
                 let _ = waiter.answer.send(Verdict::Decided(decision.clone(), None));
             }
-        }
+            true
+        };
+        turns.extract_if(.., is_refused).collect()
     }
 
     /// How many units to take in advance in the call that is about to be made.
@@ -219,6 +228,8 @@ impl Shared {
         if granted.granted >= set.requests || reset_since || deaf {
             return;
         }
+        let now_us = self.clock.here_us();
+        let told_us = self.clock.here_at(granted.now_us, sent_us, now_us);
         let wants = &turn.buckets;
         let longest_us = match wants.lease_ttl_us {
             0 => LONGEST_US,
@@ -236,13 +247,14 @@ impl Shared {
                 continue;
             }
             let room_us = retry_after_us.unwrap_or(LONGEST_US);
+            // the memory ends early rather than late; clients wait from when the store said so
             let refusal = Refusal {
                 fingerprint: *fingerprint,
                 cost: wanted.cost,
                 until_us: sent_us + room_us.min(longest_us),
-                room_at_us: retry_after_us.map(|after| sent_us + after),
+                room_at_us: retry_after_us.map(|after| told_us + after),
                 remaining: bucket.reading.remaining,
-                whole_at_us: sent_us + bucket.reading.reset_after_us,
+                whole_at_us: told_us + bucket.reading.reset_after_us,
             };
             self.refusals.remember(&wanted.key, refusal, sent_us);
         }

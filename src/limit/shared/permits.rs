@@ -102,6 +102,15 @@ impl Ledger {
         whole.into_iter().collect()
     }
 
+    /// What the store was to be told exactly and was not. Buckets in which nothing is held any more
+    /// would be forgotten otherwise, and their units would be back only when they expire.
+    fn has_not_told(&self, whole: &[(BucketKey, u64)]) {
+        let mut books = self.books.lock();
+        for (key, _) in whole.iter().filter(|(_, units)| *units == 0) {
+            books.owed.entry(*key).or_default();
+        }
+    }
+
     /// The buckets in which anything is held.
     pub(super) fn keys(&self) -> Vec<BucketKey> {
         self.books.lock().held.keys().copied().collect()
@@ -140,7 +149,7 @@ impl Shared {
         // others that end in this turn of the runtime go along
         tokio::task::yield_now().await;
         loop {
-            let (owed, more) = self.ledger.take_owed(self.at_once());
+            let (owed, more) = self.ledger.take_owed(self.at_once(MOST));
             if owed.is_empty() {
                 return;
             }
@@ -164,7 +173,7 @@ impl Shared {
 
     /// Keeps what requests hold from expiring; how much that is, the store has counted itself.
     pub(super) async fn renew(&self) -> Result<(), CallFailed> {
-        for keys in self.ledger.keys().chunks(self.at_once()) {
+        for keys in self.ledger.keys().chunks(self.at_once(MOST)) {
             let prefix = self.prefix_of(keys.first());
             let call = wire::keep(&self.frame(), &prefix, keys);
             self.link.call(&call).await?;
@@ -174,15 +183,40 @@ impl Shared {
 
     /// Tells the store exactly what requests hold, while it is asked for nothing else.
     pub(super) async fn hold_exactly(&self) -> Result<(), CallFailed> {
-        for held in self.ledger.held_exactly().chunks(self.at_once()) {
+        let whole = self.ledger.held_exactly();
+        let at_once = self.at_once(MOST);
+        for (nth, held) in whole.chunks(at_once).enumerate() {
             let prefix = self.prefix_of(held.first().map(|(key, _)| key));
             let call = wire::renew(&self.frame(), &prefix, held);
-            self.link.call(&call).await?;
+            if let Err(error) = self.link.call(&call).await {
+                let untold = whole.get(nth * at_once..).unwrap_or_default();
+                self.ledger.has_not_told(untold);
+                return Err(error);
+            }
         }
         Ok(())
     }
+}
 
-    fn at_once(&self) -> usize {
-        if self.link.is_cluster() { 1 } else { MOST }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limit::descriptor::KeyWriter;
+
+    #[test]
+    fn what_the_store_could_not_be_told_exactly_is_told_again() {
+        let ledger = Ledger::default();
+        let [held, ended] = ["held", "ended"].map(|name| KeyWriter::new(b'c', name).finish());
+        ledger.takes(&[(held, 2), (ended, 1)]);
+        assert!(ledger.gives_back(&[(ended, 1)]), "somebody is needed");
+        let sorted = |mut whole: Vec<(BucketKey, u64)>| {
+            whole.sort_by_key(|(_, units)| *units);
+            whole
+        };
+        let whole = sorted(ledger.held_exactly());
+        assert_eq!(whole, [(ended, 0), (held, 2)]);
+        ledger.has_not_told(&whole);
+        assert_eq!(sorted(ledger.held_exactly()), whole);
+        assert_eq!(ledger.held_exactly(), [(held, 2)], "told once");
     }
 }

@@ -162,7 +162,7 @@ impl Shared {
         let mut settled = 0;
         let mut debts = self.outage.debts(self.store_us()).into_iter().peekable();
         while debts.peek().is_some() {
-            let some: Vec<Debt> = debts.by_ref().take(self.settled_at_once()).collect();
+            let some: Vec<Debt> = debts.by_ref().take(self.at_once(SETTLED_AT_ONCE)).collect();
             self.charge_with(&some).await?;
             settled += some.len() as u64;
             self.outage.settled(some);
@@ -192,7 +192,7 @@ impl Shared {
         let mut debts = self.outage.end(self.store_us()).into_iter().peekable();
         let mut settled = 0;
         while debts.peek().is_some() {
-            let some: Vec<Debt> = debts.by_ref().take(self.settled_at_once()).collect();
+            let some: Vec<Debt> = debts.by_ref().take(self.at_once(SETTLED_AT_ONCE)).collect();
             if let Err(error) = self.charge_with(&some).await {
                 self.outage.still_owes(some.into_iter().chain(debts));
                 return Err(error);
@@ -210,14 +210,6 @@ impl Shared {
         }
         self.metrics.settled.inc_by(debts.len() as u64);
         Ok(())
-    }
-
-    fn settled_at_once(&self) -> usize {
-        if self.link.is_cluster() {
-            1
-        } else {
-            SETTLED_AT_ONCE
-        }
     }
 }
 

@@ -48,13 +48,9 @@ fn a_long_silence_costs_the_connection_and_recovery_is_as_quick() {
     wire.heal();
     let ((), took) = waiting::timed(|| until_connected(gateway));
     assert!(took <= Duration::from_secs(1), "{took:?}");
-    for sample in load.stop() {
-        let fine = match sample.target {
-            "/deny" => sample.status == 200 || sample.explained,
-            "/quota" => matches!(sample.status, 200 | 429),
-            _ => sample.status == 200,
-        };
-        assert!(fine, "{sample:?}");
+    let samples = load.stop();
+    super::load::assert_fine(&samples);
+    for sample in samples {
         assert!(sample.took < Duration::from_millis(475), "{sample:?}");
     }
     scene.check_is_told(1);

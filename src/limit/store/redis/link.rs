@@ -68,6 +68,9 @@ pub enum BadSettings {
     CaFile(#[from] std::io::Error),
 }
 
+/// What Redis answers, undigested.
+pub type Reply = Value;
+
 /// Why a call has no reply.
 #[derive(Debug, thiserror::Error)]
 pub enum CallFailed {
@@ -218,7 +221,7 @@ impl Link {
     }
 
     /// Makes a call of a script; one that Redis has forgotten is sent along.
-    pub async fn call(&self, call: &Call) -> Result<Value, CallFailed> {
+    pub async fn call(&self, call: &Call) -> Result<Reply, CallFailed> {
         match self.send(call.command()).await {
             Err(CallFailed::Redis(error))
                 if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) =>
@@ -231,7 +234,7 @@ impl Link {
 
     /// Sends a command. Where the error says that the connection is of no use any more, it is given
     /// up.
-    pub(super) async fn send(&self, command: &Cmd) -> Result<Value, CallFailed> {
+    pub(super) async fn send(&self, command: &Cmd) -> Result<Reply, CallFailed> {
         let Some(live) = self.live.load_full() else {
             return Err(CallFailed::NotConnected);
         };
@@ -303,7 +306,7 @@ impl Link {
 
 impl Live {
     /// Sends a command; it fails where the connection is given up meanwhile.
-    async fn send(&self, command: &Cmd) -> Result<Value, CallFailed> {
+    async fn send(&self, command: &Cmd) -> Result<Reply, CallFailed> {
         let mut connection = self.connection.clone();
         tokio::select! {
             biased;
