@@ -38,17 +38,16 @@ pub struct Spent {
     pub decided_us: u64,
 }
 
-/// The policies that apply to a request and the buckets it wants to take from.
-pub struct Asked {
-    applied: SmallVec<[Applied; 2]>,
-    keys: SmallVec<[BucketKey; 2]>,
-}
-
 /// A request that waits for the shared store.
 pub struct Pending {
-    asked: Asked,
+    applied: SmallVec<[Applied; 2]>,
+    /// the buckets it wants to take from, one of each policy
+    keys: SmallVec<[BucketKey; 2]>,
     waiting: Waiting,
 }
+
+/// The buckets a request wants to take from.
+type Charges<'s> = SmallVec<[Charge<'s>; 4]>;
 
 /// Takes the cost from every bucket that applies, or from none.
 pub(super) fn spend(
@@ -58,18 +57,40 @@ pub(super) fn spend(
     facts: &Facts<'_>,
     now_us: u64,
 ) -> Result<Spending, Box<(Spent, Rejection)>> {
-    let asked = Asked::of(snapshot, route, facts);
-    if asked.keys.is_empty() {
+    let mut applied: SmallVec<[Applied; 2]> = SmallVec::new();
+    let mut charges = Charges::new();
+    for &index in &route.policies {
+        let Some(policy) = snapshot
+            .policies
+            .get(index)
+            .filter(|policy| policy.applies_to(facts.method))
+        else {
+            continue;
+        };
+        let quota = policy.quota_for(facts.client, facts.tier);
+        charges.push(charge(policy, quota, policy.bucket_key(facts)));
+        applied.push(Applied {
+            policy: index,
+            quota,
+            decision: BucketDecision {
+                answer: Answer::NOW,
+                reading: Default::default(),
+                counted: false,
+            },
+        });
+    }
+    if charges.is_empty() {
         return Ok(Spending::Done(Spent::default()));
     }
-    let charges = asked.charges(snapshot);
     match running.limiter.spend(&charges, now_us) {
         limiter::Spending::Decided(decision) => {
-            conclude(snapshot, asked.applied, &charges, &decision, None).map(Spending::Done)
+            conclude(snapshot, applied, &charges, &decision, None).map(Spending::Done)
         }
-        limiter::Spending::Waiting(waiting) => {
-            Ok(Spending::Pending(Box::new(Pending { asked, waiting })))
-        }
+        limiter::Spending::Waiting(waiting) => Ok(Spending::Pending(Box::new(Pending {
+            applied,
+            keys: charges.iter().map(|charge| charge.key).collect(),
+            waiting,
+        }))),
     }
 }
 
@@ -88,63 +109,31 @@ pub enum Spending {
 impl Pending {
     /// Waits for the store, no longer than the deadline.
     pub async fn decided(
-        self,
+        mut self: Box<Self>,
         running: &Running,
         snapshot: &Snapshot,
         now_us: u64,
     ) -> Result<Spent, Box<(Spent, Rejection)>> {
         let verdict = self.waiting.verdict().await;
-        let charges = self.asked.charges(snapshot);
+        let Pending { applied, keys, .. } = *self;
+        let of_policy = |(applied, key): (&Applied, BucketKey)| {
+            let policy = snapshot.policies.get(applied.policy)?;
+            Some(charge(policy, applied.quota, key))
+        };
+        let charges: Charges<'_> = applied.iter().zip(keys).filter_map(of_policy).collect();
         let (decision, permits) = running.limiter.decided(verdict, &charges, now_us);
-        conclude(snapshot, self.asked.applied, &charges, &decision, permits)
+        conclude(snapshot, applied, &charges, &decision, permits)
     }
 }
 
-impl Asked {
-    fn of(snapshot: &Snapshot, route: &Route, facts: &Facts<'_>) -> Self {
-        let mut asked = Asked {
-            applied: SmallVec::new(),
-            keys: SmallVec::new(),
-        };
-        for &index in &route.policies {
-            let Some(policy) = snapshot
-                .policies
-                .get(index)
-                .filter(|policy| policy.applies_to(facts.method))
-            else {
-                continue;
-            };
-            asked.keys.push(policy.bucket_key(facts));
-            asked.applied.push(Applied {
-                policy: index,
-                quota: policy.quota_for(facts.client, facts.tier),
-                decision: BucketDecision {
-                    answer: Answer::NOW,
-                    reading: Default::default(),
-                    counted: false,
-                },
-            });
-        }
-        asked
-    }
-
-    fn charges<'s>(&self, snapshot: &'s Snapshot) -> SmallVec<[Charge<'s>; 4]> {
-        let charge = |(applied, key): (&Applied, &BucketKey)| {
-            let policy = snapshot.policies.get(applied.policy)?;
-            let quota = policy.quota(applied.quota);
-            Some(Charge {
-                key: *key,
-                quota: &quota.quota,
-                cost: policy.cost(),
-                enforce: policy.enforces(),
-                terms: quota.terms,
-            })
-        };
-        self.applied
-            .iter()
-            .zip(&self.keys)
-            .filter_map(charge)
-            .collect()
+fn charge(policy: &Policy, quota: usize, key: BucketKey) -> Charge<'_> {
+    let quota = policy.quota(quota);
+    Charge {
+        key,
+        quota: &quota.quota,
+        cost: policy.cost(),
+        enforce: policy.enforces(),
+        terms: quota.terms,
     }
 }
 
@@ -157,6 +146,7 @@ fn conclude(
     permits: Option<Permits>,
 ) -> Result<Spent, Box<(Spent, Rejection)>> {
     let mut held = Vec::new();
+    let mut delay_us = 0;
     let in_process = permits.is_none() && decision.source != Source::Redis;
     for ((applied, bucket), charge) in applied.iter_mut().zip(&decision.buckets).zip(charges) {
         applied.decision = *bucket;
@@ -164,6 +154,7 @@ fn conclude(
         {
             held.push((charge.key, charge.cost));
         }
+        delay_us = delay_us.max(enforced_delay(charge, bucket));
         if let Some(policy) = snapshot.policies.get(applied.policy) {
             count(policy, decision.allowed, bucket.answer);
         }
@@ -172,7 +163,7 @@ fn conclude(
         applied,
         held,
         permits,
-        delay_us: enforced_delay(charges, decision),
+        delay_us,
         decided_us: decision.now_us,
     };
     if decision.allowed {
@@ -186,17 +177,11 @@ fn conclude(
 }
 
 /// A shadow policy reports a delay but imposes none.
-fn enforced_delay(charges: &[Charge<'_>], decision: &Decision) -> u64 {
-    let delay = |(charge, bucket): (&Charge<'_>, &BucketDecision)| match bucket.answer {
+fn enforced_delay(charge: &Charge<'_>, bucket: &BucketDecision) -> u64 {
+    match bucket.answer {
         Answer::Admit { delay_us } if charge.enforce => delay_us,
         _ => 0,
-    };
-    charges
-        .iter()
-        .zip(&decision.buckets)
-        .map(delay)
-        .max()
-        .unwrap_or(0)
+    }
 }
 
 fn count(policy: &Policy, allowed: bool, answer: Answer) {

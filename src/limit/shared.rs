@@ -105,8 +105,9 @@ pub struct Waiting {
 
 impl Waiting {
     /// Bounded by the deadline of the request.
-    pub async fn verdict(self) -> Verdict {
-        self.verdict.await.unwrap_or(Verdict::Unavailable)
+    pub async fn verdict(&mut self) -> Verdict {
+        let verdict = (&mut self.verdict).await;
+        verdict.unwrap_or(Verdict::Unavailable)
     }
 }
 

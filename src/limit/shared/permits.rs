@@ -7,7 +7,6 @@ use crate::limit::quota::Quota;
 use crate::limit::store::redis::link::CallFailed;
 use crate::limit::store::redis::wire;
 use parking_lot::Mutex;
-use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +21,8 @@ const MOST: usize = 128;
 /// What one request holds; dropping it gives the units back.
 pub struct Permits {
     owner: Arc<Shared>,
-    keys: SmallVec<[(BucketKey, u64); 1]>,
+    // not in place: every decision has room for permits, few have any
+    keys: Vec<(BucketKey, u64)>,
 }
 
 impl Drop for Permits {
@@ -123,7 +123,7 @@ impl Shared {
         self: &Arc<Self>,
         taken: impl Iterator<Item = (&'a BucketKey, &'a Quota, u64)>,
     ) -> Option<Permits> {
-        let keys: SmallVec<[(BucketKey, u64); 1]> = taken
+        let keys: Vec<(BucketKey, u64)> = taken
             .filter(|(_, quota, cost)| quota.is_concurrency() && *cost > 0)
             .map(|(key, _, cost)| (*key, cost))
             .collect();
