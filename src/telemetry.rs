@@ -1,7 +1,9 @@
 //! Every metric, in one block; handles are made once, so counting a request looks nothing up.
 
+mod leases;
 mod store;
 
+pub use leases::{LeaseMetrics, LeaseTally};
 pub use store::StoreMetrics;
 
 use once_cell::race::OnceBox;

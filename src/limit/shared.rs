@@ -5,13 +5,14 @@ mod groups;
 mod leasing;
 mod permits;
 mod resets;
+mod stopping;
 mod tending;
 
 pub use permits::Permits;
 
 use super::batch::{Lines, SetId, Verdict, Waiter};
 use super::breaker::Breaker;
-use super::decision::{Charge, Decision};
+use super::decision::{Charge, Decision, Terms};
 use super::descriptor::BucketKey;
 use super::estimate::Estimate;
 use super::lease::Leases;
@@ -84,6 +85,8 @@ pub struct Shared {
     deaf: Notify,
     /// do we hear of resets?
     listening: AtomicBool,
+    /// nothing is taken in advance any more
+    stopping: AtomicBool,
     metrics: StoreMetrics,
 }
 
@@ -137,6 +140,7 @@ impl Shared {
             started: AtomicBool::new(false),
             deaf: Notify::new(),
             listening: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
             settings,
             metrics,
         }))
@@ -298,8 +302,8 @@ pub(super) struct Wants {
     buckets: Arc<Buckets>,
     /// longest life of leases; 0: strict
     lease_ttl_us: u64,
-    /// the fingerprints of the quotas
-    fingerprints: SmallVec<[u64; 2]>,
+    /// how each bucket may be counted
+    terms: SmallVec<[Terms; 2]>,
 }
 
 impl Wants {
@@ -307,10 +311,7 @@ impl Wants {
         Wants {
             buckets: Arc::new(charges.iter().map(Wanted::of).collect()),
             lease_ttl_us: lease_ttl_us(charges),
-            fingerprints: charges
-                .iter()
-                .map(|charge| charge.terms.fingerprint)
-                .collect(),
+            terms: charges.iter().map(|charge| charge.terms).collect(),
         }
     }
 }

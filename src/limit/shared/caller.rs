@@ -279,10 +279,10 @@ impl Shared {
 }
 
 /// Counts a call or a refund until it has ended.
-struct UnderWay(Arc<Shared>);
+pub(super) struct UnderWay(Arc<Shared>);
 
 impl UnderWay {
-    fn begin(shared: &Arc<Shared>) -> Self {
+    pub(super) fn begin(shared: &Arc<Shared>) -> Self {
         shared.under_way.fetch_add(1, Ordering::Relaxed);
         UnderWay(shared.clone())
     }

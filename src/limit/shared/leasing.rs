@@ -6,7 +6,9 @@ use crate::limit::batch::{SetId, Turn, Verdict};
 use crate::limit::decision::{Charge, Decision};
 use crate::limit::lease::{Cap, Lease, Reserved, Served};
 use crate::limit::refusals::{LONGEST_US, Refusal, Taking};
+use crate::limit::store::redis::link::CallFailed;
 use crate::limit::store::redis::wire::{self, Granted, Mode, Set, Wanted};
+use smallvec::SmallVec;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -79,10 +81,10 @@ impl Shared {
         };
         let is_refused = |turn: &mut Turn<Wants>| {
             let wants = &turn.buckets;
-            let takings = wants.buckets.iter().zip(&wants.fingerprints);
-            let takings = takings.map(|(wanted, fingerprint)| Taking {
+            let takings = wants.buckets.iter().zip(&wants.terms);
+            let takings = takings.map(|(wanted, terms)| Taking {
                 key: &wanted.key,
-                fingerprint: *fingerprint,
+                fingerprint: terms.fingerprint,
                 cost: wanted.cost,
                 enforce: matches!(wanted.mode, Mode::Enforce),
             });
@@ -112,18 +114,22 @@ impl Shared {
         let wants = &turn.buckets;
         let known_since_us = self.known_since_us.load(Ordering::Relaxed);
         let known = known_since_us > 0 && here_us >= known_since_us + OTHERS_KNOW_US;
-        if wants.lease_ttl_us == 0 || !known {
+        if wants.lease_ttl_us == 0 || !known || self.stopping.load(Ordering::Relaxed) {
             return nothing;
         }
         if self.heat.count(turn.id, turn.waiters.len() as u64) >= HANDFUL {
             self.leases.is_hot(turn.id, here_us);
         }
         let gateways = self.gateways.load(Ordering::Relaxed);
-        let caps: Vec<Cap> = wants
-            .buckets
-            .iter()
-            .filter(|wanted| matches!(wanted.mode, Mode::Enforce))
-            .map(|wanted| cap(wanted, wants.lease_ttl_us, gateways))
+        let buckets = wants.buckets.iter().zip(&wants.terms);
+        let caps: SmallVec<[Cap; 4]> = buckets
+            .filter(|(wanted, _)| matches!(wanted.mode, Mode::Enforce))
+            .map(|(wanted, terms)| Cap {
+                key: wanted.key,
+                units: cap(wanted, wants.lease_ttl_us, gateways),
+                cost: wanted.cost,
+                tally: self.metrics.ahead.leases.tally(terms.tally),
+            })
             .collect();
         let (extra, reserved) = self
             .leases
@@ -179,7 +185,12 @@ impl Shared {
             reserved,
             granted: Arc::new(Grant { set, granted }),
         };
-        if let Some(lease) = self.leases.begins(turn.id, lease) {
+        // what was asked for before this gateway began to stop goes back at once
+        let over = match self.stopping.load(Ordering::Relaxed) {
+            true => Some(lease),
+            false => self.leases.begins(turn.id, lease),
+        };
+        if let Some(lease) = over {
             self.ends(lease);
         }
     }
@@ -199,20 +210,25 @@ impl Shared {
             if self.leases.is_empty() {
                 continue;
             }
-            let mut refunds = Vec::new();
-            for lease in self.leases.ended(self.clock.here_us()) {
-                if lease.left > 0 {
-                    let Grant { set, granted } = lease.granted.as_ref();
-                    refunds.extend(wire::refunds(set, granted, lease.left));
-                    self.metrics.refunded.inc_by(lease.left);
-                }
-            }
-            if !refunds.is_empty()
-                && let Err(error) = self.refund(&refunds).await
-            {
+            let ended = self.leases.ended(self.clock.here_us());
+            if let Err(error) = self.give_back_leases(ended).await {
                 tracing::debug!("what was left of leases is lost: {error}");
             }
         }
+    }
+
+    /// Hands back what is left of these leases.
+    pub(super) async fn give_back_leases(
+        &self,
+        leases: Vec<Lease<Grant>>,
+    ) -> Result<(), CallFailed> {
+        let mut refunds = Vec::new();
+        for lease in leases.iter().filter(|lease| lease.left > 0) {
+            let Grant { set, granted } = lease.granted.as_ref();
+            refunds.extend(wire::refunds(set, granted, lease.left));
+            self.metrics.refunded.inc_by(lease.left);
+        }
+        self.refund(&refunds).await
     }
 
     /// Remembers which buckets have just refused.
@@ -237,7 +253,7 @@ impl Shared {
         };
         let decision = granted.decision(set, granted.granted);
         let buckets = set.buckets.iter().zip(&decision.buckets);
-        for ((wanted, bucket), fingerprint) in buckets.zip(&wants.fingerprints) {
+        for ((wanted, bucket), terms) in buckets.zip(&wants.terms) {
             let Answer::Refuse { retry_after_us } = bucket.answer else {
                 continue;
             };
@@ -249,7 +265,7 @@ impl Shared {
             let room_us = retry_after_us.unwrap_or(LONGEST_US);
             // the memory ends early rather than late; clients wait from when the store said so
             let refusal = Refusal {
-                fingerprint: *fingerprint,
+                fingerprint: terms.fingerprint,
                 cost: wanted.cost,
                 until_us: sent_us + room_us.min(longest_us),
                 room_at_us: retry_after_us.map(|after| told_us + after),
@@ -262,17 +278,9 @@ impl Shared {
 }
 
 /// `rate * ttl / gateways` units, rounded down.
-fn cap(wanted: &Wanted, ttl_us: u64, gateways: u64) -> Cap {
-    let units = wanted
-        .quota
-        .earned(ttl_us)
-        .checked_div(gateways)
-        .unwrap_or(0);
-    Cap {
-        key: wanted.key,
-        units,
-        cost: wanted.cost,
-    }
+fn cap(wanted: &Wanted, ttl_us: u64, gateways: u64) -> u64 {
+    let earned = wanted.quota.earned(ttl_us);
+    earned.checked_div(gateways).unwrap_or(0)
 }
 
 /// A lease of a window's units ends with the window.

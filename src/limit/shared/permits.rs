@@ -2,6 +2,7 @@
 //! the request ends, however it ends, and kept alive until then.
 
 use super::Shared;
+use super::caller::UnderWay;
 use crate::limit::descriptor::BucketKey;
 use crate::limit::quota::Quota;
 use crate::limit::store::redis::link::CallFailed;
@@ -111,6 +112,15 @@ impl Ledger {
         }
     }
 
+    /// Nothing is held any more: this gateway stops.
+    pub(super) fn lets_go(&self) {
+        let mut books = self.books.lock();
+        let held = std::mem::take(&mut books.held);
+        for key in held.into_keys() {
+            books.owed.entry(key).or_default();
+        }
+    }
+
     /// The buckets in which anything is held.
     pub(super) fn keys(&self) -> Vec<BucketKey> {
         self.books.lock().held.keys().copied().collect()
@@ -146,6 +156,7 @@ impl Shared {
     }
 
     async fn give_back(self: Arc<Self>) {
+        let _under_way = UnderWay::begin(&self);
         // others that end in this turn of the runtime go along
         tokio::task::yield_now().await;
         loop {

@@ -177,7 +177,7 @@ impl Shared {
 
     /// What was granted too late is handed back before debts are charged, for a bucket is never
     /// charged beyond its capacity.
-    async fn late_ones_end(&self) {
+    pub(super) async fn late_ones_end(&self) {
         let ended = async {
             while self.under_way.load(Ordering::Relaxed) > 0 {
                 tokio::time::sleep(Duration::from_millis(2)).await;
