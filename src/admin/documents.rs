@@ -1,17 +1,21 @@
 //! Documents: what the file says of a resource, what a name may be, and whether a new one may be written.
 
 use super::problem::{FieldProblem, Problem};
-use crate::config;
+use crate::config::{self, Row, Section, Severity};
 use crate::database::Kind;
 use crate::snapshot::Running;
+use axum::http::StatusCode;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+/// Findings in one answer.
+const MOST_ERRORS: usize = 50;
+
 /// What the file says, by name.
 pub(super) fn of_file(running: &Running, kind: Kind) -> BTreeMap<String, Value> {
-    let mut shown = running.snapshot().shown.json();
+    let mut shown = running.file_shown().json();
     let section = |name: &str, shown: &mut Value| match shown.get_mut(name).map(Value::take) {
         Some(Value::Object(entries)) => entries,
         _ => Map::new(),
@@ -77,19 +81,70 @@ pub(super) fn validate(
             "name", message, hint,
         )]));
     }
-    let _ = running;
     if !document.is_object() {
         let hint = "write `{...}`, as in the file";
         let message = "a document is a mapping";
         return Err(Problem::invalid(vec![FieldProblem::new("", message, hint)]));
     }
-    Ok(())
+    let section = section_of(kind);
+    let row = Row {
+        section,
+        name: name.to_owned(),
+        document: document.clone(),
+    };
+    let problems = running.validate(section, name, Some(document)).err();
+    let errors = problems.unwrap_or_default();
+    let mut errors: Vec<FieldProblem> = errors
+        .iter()
+        .filter(|problem| problem.severity == Severity::Error)
+        .map(|problem| field_problem(problem, &row.path()))
+        .collect();
+    errors.truncate(MOST_ERRORS);
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(Problem::invalid(errors))
+    }
+}
+
+/// Where documents of a kind stand in the configuration.
+fn section_of(kind: Kind) -> Section {
+    match kind {
+        Kind::Policy => Section::Policies,
+        Kind::Tier => Section::Tiers,
+        Kind::Client => Section::Clients,
+        Kind::RouteSettings => Section::RouteSettings,
+    }
+}
+
+/// A finding of the configuration's validator; its path begins at the document.
+fn field_problem(problem: &config::Problem, top: &str) -> FieldProblem {
+    let below = problem.path.strip_prefix(top);
+    FieldProblem {
+        path: below
+            .map_or(problem.path.as_str(), |path| path.trim_start_matches('.'))
+            .to_owned(),
+        message: problem.message.clone(),
+        hint: problem.hint.clone(),
+    }
 }
 
 /// Whether a row may go: nothing else may need it.
 pub(super) fn may_go(running: &Running, kind: Kind, name: &str) -> Result<(), Problem> {
-    let _ = (running, kind, name);
-    Ok(())
+    let Err(problems) = running.validate(section_of(kind), name, None) else {
+        return Ok(());
+    };
+    let mut needed = problems
+        .iter()
+        .filter(|problem| problem.severity == Severity::Error)
+        .map(|problem| format!("{}: {}", problem.path, problem.message));
+    match needed.next() {
+        None => Ok(()),
+        Some(first) => Err(Problem::new(
+            StatusCode::CONFLICT,
+            format!("It cannot go, because it is needed: {first}."),
+        )),
+    }
 }
 
 /// Is it a scope (RFC 6749, 3.3)?

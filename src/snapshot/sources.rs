@@ -2,7 +2,7 @@
 //! snapshot, or is refused and leaves the old one.
 
 use super::{LastGood, Running, compile};
-use crate::config::{Config, Environment, Problem, Row, Section, Source};
+use crate::config::{Config, Environment, Problem, Row, Section, Shown, Source};
 use crate::database::Rows;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -177,6 +177,14 @@ impl Running {
             remarks,
             at_next_start,
         })
+    }
+
+    /// The file alone, as it may be shown.
+    pub fn file_shown(&self) -> Shown {
+        match &self.sources {
+            Some(sources) => sources.parts.lock().source.shown(),
+            None => self.snapshot().shown.clone(),
+        }
     }
 
     /// Would this stand in the configuration? `None`: would it stand without? What was wrong before
