@@ -167,8 +167,6 @@ pub struct Running {
     pub clock: Clock,
     /// the counters
     pub metrics: Metrics,
-    /// where policies, tiers, clients and keys are changed; absent: the file is all there is
-    pub database: Option<Arc<Database>>,
     draining: AtomicBool,
 }
 
@@ -190,7 +188,6 @@ impl Running {
             failures,
             clock: Clock::new(),
             metrics,
-            database: None,
             draining: AtomicBool::new(false),
         }
     }

@@ -1,17 +1,22 @@
 //! Documents: what the file says of a resource, what a name may be, and whether a new one may be written.
 
 use super::problem::{FieldProblem, Problem};
-use crate::config;
+use crate::config::{self, Row, Section, Severity};
 use crate::database::Kind;
 use crate::snapshot::Running;
+use axum::http::StatusCode;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 
 /// What the file says, by name.
 pub(super) fn of_file(running: &Running, kind: Kind) -> BTreeMap<String, Value> {
-    let mut shown = running.snapshot().shown.json();
+    let mut shown = match &running.sources {
+        Some(sources) => sources.shown().json(),
+        None => running.snapshot().shown.json(),
+    };
     let section = |name: &str, shown: &mut Value| match shown.get_mut(name).map(Value::take) {
         Some(Value::Object(entries)) => entries,
         _ => Map::new(),
@@ -61,8 +66,8 @@ pub(super) fn is_name(kind: Kind, name: &str) -> bool {
 }
 
 /// Whether a document may be written: its name, its shape, and the whole that it would be part of.
-pub(super) fn validate(
-    running: &Running,
+pub(super) async fn validate(
+    running: &Arc<Running>,
     kind: Kind,
     name: &str,
     document: &Value,
@@ -77,19 +82,106 @@ pub(super) fn validate(
             "name", message, hint,
         )]));
     }
-    let _ = running;
     if !document.is_object() {
         let hint = "write `{...}`, as in the file";
         let message = "a document is a mapping";
         return Err(Problem::invalid(vec![FieldProblem::new("", message, hint)]));
     }
-    Ok(())
+    if kind == Kind::Client && document.get("api_keys").is_some() {
+        let hint = "make one with POST /api/v1/clients/{id}/keys";
+        let message = "keys are a resource of their own";
+        return Err(Problem::invalid(vec![FieldProblem::new(
+            "api_keys", message, hint,
+        )]));
+    }
+    let problems = stands(running, kind, name, Some(document)).await?;
+    match problems.is_empty() {
+        true => Ok(()),
+        false => Err(Problem::invalid(problems)),
+    }
 }
 
 /// Whether a row may go: nothing else may need it.
-pub(super) fn may_go(running: &Running, kind: Kind, name: &str) -> Result<(), Problem> {
-    let _ = (running, kind, name);
-    Ok(())
+pub(super) async fn may_go(running: &Arc<Running>, kind: Kind, name: &str) -> Result<(), Problem> {
+    let problems = stands(running, kind, name, None).await?;
+    match problems.is_empty() {
+        true => Ok(()),
+        false => Err(Problem::needed(problems)),
+    }
+}
+
+/// What would be wrong with the whole. Where something would, the rows this gateway knows may be
+/// older than a write of a moment ago, so they are read again first.
+async fn stands(
+    running: &Arc<Running>,
+    kind: Kind,
+    name: &str,
+    document: Option<&Value>,
+) -> Result<Vec<FieldProblem>, Problem> {
+    let problems = tried(running, kind, name, document).await?;
+    let Some(database) = running.database.as_ref().filter(|_| !problems.is_empty()) else {
+        return Ok(problems);
+    };
+    let rows = database.rows().await?;
+    let applying = running.clone();
+    // what is wrong with rows is told where the watcher applies them
+    let _ = blocking(move || applying.apply(&rows)).await?;
+    tried(running, kind, name, document).await
+}
+
+async fn tried(
+    running: &Arc<Running>,
+    kind: Kind,
+    name: &str,
+    document: Option<&Value>,
+) -> Result<Vec<FieldProblem>, Problem> {
+    let row = Row {
+        section: section(kind),
+        name: name.to_owned(),
+        document: Value::Null,
+    };
+    let (running, document) = (running.clone(), document.cloned());
+    let own_path = row.path();
+    let found =
+        blocking(move || running.validate(row.section, &row.name, document.as_ref())).await?;
+    let problems = found.err().unwrap_or_default().into_iter();
+    let errors = problems.filter(|problem| problem.severity == Severity::Error);
+    Ok(errors.map(|problem| field(problem, &own_path)).collect())
+}
+
+/// Compiling a large configuration takes a while, in which others are to be answered.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        tracing::error!("validating failed: {error}");
+        Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "It could not be validated; nothing was changed.",
+        )
+    })
+}
+
+fn section(kind: Kind) -> Section {
+    match kind {
+        Kind::Policy => Section::Policies,
+        Kind::Tier => Section::Tiers,
+        Kind::Client => Section::Clients,
+        Kind::RouteSettings => Section::RouteSettings,
+    }
+}
+
+/// A problem of the document itself has a path within it, one of others the whole path.
+fn field(problem: config::Problem, own_path: &str) -> FieldProblem {
+    let within = problem.path.strip_prefix(own_path);
+    let within = within.filter(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+    FieldProblem {
+        path: within
+            .map_or(problem.path.as_str(), |rest| rest.trim_start_matches('.'))
+            .to_owned(),
+        message: problem.message,
+        hint: problem.hint,
+    }
 }
 
 /// Is it a scope (RFC 6749, 3.3)?

@@ -2,7 +2,7 @@
 //! snapshot, or is refused and leaves the old one.
 
 use super::{LastGood, Running, compile};
-use crate::config::{Config, Environment, Problem, Row, Section, Source};
+use crate::config::{Config, Environment, Problem, Row, Section, Shown, Source};
 use crate::database::Rows;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -80,6 +80,11 @@ impl Sources {
     /// What is wrong with the rows that are left out.
     pub fn refused(&self) -> Arc<Vec<Problem>> {
         self.parts.lock().refused.clone()
+    }
+
+    /// What the file says by itself, to be shown.
+    pub fn shown(&self) -> Shown {
+        self.parts.lock().source.shown()
     }
 
     /// Does the file alone have this?
