@@ -81,6 +81,14 @@ impl Policy {
         if !bad.is_empty() {
             return Err(bad);
         }
+        let lent = |quota: &PolicyQuota| quota.quota.earned(quota.terms.lease_ttl_us);
+        let bound = quotas.iter().map(lent).max().unwrap_or(0);
+        if bound > 0 {
+            let tally = metrics.store.ahead.leases.number_of(&source.name, bound);
+            for quota in &mut quotas {
+                quota.terms.tally = tally;
+            }
+        }
         Ok(Policy {
             name: source.name.clone(),
             algorithm: source.algorithm,

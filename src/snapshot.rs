@@ -153,7 +153,7 @@ pub struct Running {
     snapshot: ArcSwap<Snapshot>,
     /// what it is made of; absent: it never changes
     pub sources: Option<Sources>,
-    /// the database, where there is one
+    /// where policies, tiers, clients and keys are changed; absent: the file is all there is
     pub database: Option<Arc<Database>>,
     /// somebody wants the file to be read again
     pub reload_wanted: Notify,

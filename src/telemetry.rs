@@ -1,10 +1,12 @@
 //! Every metric, in one block; handles are made once, so counting a request looks nothing up.
 
 mod database;
+mod leases;
 mod snapshot;
 mod store;
 
 pub use database::DatabaseMetrics;
+pub use leases::{LeaseMetrics, LeaseTally};
 pub use snapshot::SnapshotMetrics;
 pub use store::StoreMetrics;
 

@@ -11,12 +11,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
+/// Findings in one answer.
+const MOST_ERRORS: usize = 50;
+
 /// What the file says, by name.
 pub(super) fn of_file(running: &Running, kind: Kind) -> BTreeMap<String, Value> {
-    let mut shown = match &running.sources {
-        Some(sources) => sources.shown().json(),
-        None => running.snapshot().shown.json(),
-    };
+    let mut shown = running.file_shown().json();
     let section = |name: &str, shown: &mut Value| match shown.get_mut(name).map(Value::take) {
         Some(Value::Object(entries)) => entries,
         _ => Map::new(),
@@ -146,6 +146,7 @@ async fn tried(
         blocking(move || running.validate(row.section, &row.name, document.as_ref())).await?;
     let problems = found.err().unwrap_or_default().into_iter();
     let errors = problems.filter(|problem| problem.severity == Severity::Error);
+    let errors = errors.take(MOST_ERRORS);
     Ok(errors.map(|problem| field(problem, &own_path)).collect())
 }
 

@@ -7,7 +7,7 @@ mod question;
 pub use answer::{Caller, DefinedIn, Explanation, Outcome, PolicyAnswer, QuotaOf, Routed, Verdict};
 pub use question::{BadQuestion, Question, Values};
 
-use super::spend::{Asked, judge};
+use super::spend::{Asked, Counting};
 use super::{BadCredentials, Located, Rejection, Request, Spent, is_open, locate};
 use crate::auth::{Client, Identity, Looking};
 use crate::config::RouteAuth;
@@ -148,18 +148,17 @@ fn identify(
 async fn peeked(
     running: &Running,
     snapshot: &Snapshot,
-    asked: Asked,
+    asked: Asked<'_>,
     now_us: u64,
     explanation: &mut Explanation,
 ) -> Result<Spent, Rejection> {
-    let charges = asked.charges(snapshot);
     let mut decision = Decision {
         allowed: true,
         buckets: Default::default(),
         now_us,
         source: Source::Memory,
     };
-    for (charge, applied) in charges.iter().zip(&asked.applied) {
+    for (charge, applied) in asked.charges.iter().zip(&asked.applied) {
         let bucket = match running.limiter.peek(charge, now_us).await {
             Ok(peeked) => peeked.buckets.first().copied(),
             Err(_) => None,
@@ -191,7 +190,9 @@ async fn peeked(
             explanation.policies.push(answer);
         }
     }
-    judge(snapshot, asked.applied, &charges, &decision, None).map_err(|no_room| no_room.1)
+    asked
+        .judged(snapshot, &decision, None, Counting::No)
+        .map_err(|no_room| no_room.1)
 }
 
 const UNKNOWN: BucketDecision = BucketDecision {

@@ -98,6 +98,14 @@ impl Limiter {
         }
     }
 
+    /// Gives back what this process holds in a shared store, within a fraction of a second: it is
+    /// about to end, and decides no request any more.
+    pub async fn stop(&self) {
+        if let Some(shared) = &self.shared {
+            shared.stop().await;
+        }
+    }
+
     /// The shared store, if there is one.
     pub fn shared_store(&self) -> Option<&Arc<Shared>> {
         self.shared.as_ref()

@@ -90,6 +90,7 @@ fn terms(policy: &config::Policy, written: &config::Quota, quota: &Quota) -> Ter
             OnOutage::Allow => OutageMode::Allow,
             OnOutage::Deny => OutageMode::Deny,
         },
+        tally: 0,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Signals: stop accepting, let requests in flight end, go.
+//! Signals: stop accepting, let requests in flight end, give back what is held, go.
 
 use crate::snapshot::Running;
 use async_trait::async_trait;
@@ -57,6 +57,7 @@ impl StopSignals {
                 "the grace period is over, closing what is left"
             );
         }
+        self.running.limiter.stop().await;
     }
 }
 

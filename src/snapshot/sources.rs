@@ -82,11 +82,6 @@ impl Sources {
         self.parts.lock().refused.clone()
     }
 
-    /// What the file says by itself, to be shown.
-    pub fn shown(&self) -> Shown {
-        self.parts.lock().source.shown()
-    }
-
     /// Does the file alone have this?
     pub fn file_has(&self, section: Section, name: &str) -> bool {
         self.parts.lock().source.has(section, name)
@@ -129,7 +124,8 @@ impl Running {
         let Some((file, folder)) = &sources.origin else {
             return Ok(Applied::default());
         };
-        let source = Source::read(file, &Environment::from_process(folder))?;
+        let source = Source::read(file, &Environment::from_process(folder))
+            .inspect_err(|_| self.metrics.snapshot.refused.inc())?;
         self.rebuild(sources, Some(source), None)
     }
 
@@ -181,6 +177,14 @@ impl Running {
             remarks,
             at_next_start,
         })
+    }
+
+    /// The file alone, as it may be shown.
+    pub fn file_shown(&self) -> Shown {
+        match &self.sources {
+            Some(sources) => sources.parts.lock().source.shown(),
+            None => self.snapshot().shown.clone(),
+        }
     }
 
     /// Would this stand in the configuration? `None`: would it stand without? What was wrong before
