@@ -4,12 +4,19 @@ pub mod directory;
 pub mod generated_key;
 pub mod saved;
 
+mod address;
+mod document;
 mod failure;
+mod follower;
 mod keys;
+mod kind;
+mod pool;
 mod resources;
 mod revisions;
 mod rows;
+mod schema;
 mod settings;
+mod tls;
 
 pub use directory::{ClientRecord, Directory, KeyRecord, Recalled, Unavailable};
 pub use failure::{DatabaseError, Health, SchemaVersion};
@@ -17,36 +24,112 @@ pub use keys::{CreatedKey, NewKey, StoredKey};
 pub use resources::{Expected, Kind, Page, Stored, Written};
 pub use revisions::Revision;
 pub use rows::Rows;
+pub use schema::Migrated;
 pub use settings::Settings;
 
 use crate::telemetry::DatabaseMetrics;
+use failure::within;
+use follower::Follower;
+use parking_lot::Mutex;
+use pool::{Lease, Pool};
+use resources::Change;
 use serde_json::Value;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
-/// The database as the rest of Tidegate sees it; nothing here waits for longer than its timeout.
+/// The file in the state's folder that holds what is known of keys and clients.
+const DIRECTORY_FILE: &str = "directory.saved";
+
+/// Between two looks after what has to be done now and then.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How often what is known is saved, uses of keys are noted, old changes pruned: in ticks.
+const SAVE_EVERY: u64 = 10;
+const NOTE_EVERY: u64 = 60;
+const PRUNE_EVERY: u64 = 600;
+
+const PRUNE: &str = include_str!("../sql/queries/prune_changes.sql");
+
+/// Longest name of whoever makes a change; longer ones are cut.
+const MAX_BY: usize = 256;
+
+/// The database as the rest of Tidegate sees it; nothing here waits for ever.
 pub struct Database {
+    pool: Arc<Pool>,
     directory: Directory,
     changed: watch::Sender<u64>,
     health: watch::Sender<Health>,
+    metrics: DatabaseMetrics,
+    /// ended with the database
+    tasks: Mutex<JoinSet<()>>,
 }
 
 impl Database {
-    /// Reads the settings; connects to nothing yet.
-    pub fn new(_settings: &Settings, _metrics: DatabaseMetrics) -> Result<Arc<Self>, String> {
+    /// Reads the settings and what an earlier process knew; connects to nothing yet.
+    pub fn new(settings: &Settings, metrics: DatabaseMetrics) -> Result<Arc<Self>, String> {
+        let pool = Arc::new(Pool::new(settings)?);
+        let health = watch::Sender::new(Health::Connecting);
+        let file = settings.state_dir.as_ref();
+        let directory = Directory::new(
+            settings.max_cached,
+            file.map(|folder| folder.join(DIRECTORY_FILE)),
+            pool.clone(),
+            health.subscribe(),
+            metrics.clone(),
+        );
+        if let Err(error) = directory.load() {
+            // it is a copy: without it nothing is wrong but an outage right after the start
+            tracing::warn!("keys and clients of an earlier run are not used: {error}");
+        }
         Ok(Arc::new(Database {
-            directory: Directory::default(),
+            pool,
+            directory,
             changed: watch::Sender::new(0),
-            health: watch::Sender::new(Health::Connecting),
+            health,
+            metrics,
+            tasks: Mutex::default(),
         }))
     }
 
-    /// Listens, polls, refreshes and writes in the background of the current runtime, from now on.
-    pub fn start(self: &Arc<Self>) {}
+    /// Listens, polls, refreshes and writes in the background of the current runtime, as long as
+    /// the database lives.
+    pub fn start(self: &Arc<Self>) {
+        let mut tasks = self.tasks.lock();
+        if !tasks.is_empty() {
+            return;
+        }
+        let follower = Follower {
+            pool: self.pool.clone(),
+            directory: self.directory.clone(),
+            changed: self.changed.clone(),
+            health: self.health.clone(),
+            metrics: self.metrics.clone(),
+        };
+        tasks.spawn(async move { follower.follow().await });
+        let directory = self.directory.clone();
+        tasks.spawn(async move { directory.keep_fresh().await });
+        tasks.spawn(keep_house(
+            self.pool.clone(),
+            self.directory.clone(),
+            self.health.subscribe(),
+            self.metrics.clone(),
+        ));
+    }
+
+    /// Saves what is known now; for the end of the process. Blocks for as long as a file is
+    /// written.
+    pub fn save(&self) {
+        save(&self.directory);
+    }
 
     /// Everything that belongs in the snapshot, as one consistent whole.
     pub async fn rows(&self) -> Result<Rows, DatabaseError> {
-        Err(DatabaseError::Unavailable("not connected".to_owned()))
+        let mut lease = self.lease().await?;
+        let done = within(self.pool.long_timeout(), rows::read(lease.client()?)).await;
+        lease.settle(&done);
+        done
     }
 
     /// Grows whenever policies, tiers or route settings may have changed.
@@ -64,86 +147,236 @@ impl Database {
         &self.directory
     }
 
-    /// Reads one resource.
-    pub async fn get(&self, _kind: Kind, _name: &str) -> Result<Option<Stored>, DatabaseError> {
-        Err(DatabaseError::Unavailable("not connected".to_owned()))
+    /// Brings the schema to the version that is needed.
+    pub async fn migrate(&self) -> Result<Migrated, DatabaseError> {
+        schema::migrate(&self.pool).await
     }
 
-    /// Reads resources by name, those after `after`.
+    /// Reads one resource.
+    pub async fn get(&self, kind: Kind, name: &str) -> Result<Option<Stored>, DatabaseError> {
+        let mut lease = self.lease().await?;
+        let done = self
+            .bounded(resources::get(lease.client()?, kind, name))
+            .await;
+        lease.settle(&done);
+        done
+    }
+
+    /// Reads at most `limit` resources by name, those after `after`.
     pub async fn list(
         &self,
-        _kind: Kind,
-        _after: Option<&str>,
-        _limit: u32,
+        kind: Kind,
+        after: Option<&str>,
+        limit: u32,
     ) -> Result<Page<Stored>, DatabaseError> {
-        Err(DatabaseError::Unavailable("not connected".to_owned()))
+        let mut lease = self.lease().await?;
+        let done = self
+            .bounded(resources::list(lease.client()?, kind, after, limit))
+            .await;
+        lease.settle(&done);
+        done
     }
 
     /// Writes a whole document, which the caller has validated.
     pub async fn put(
         &self,
-        _kind: Kind,
-        _name: &str,
-        _document: &Value,
-        _by: &str,
-        _expected: Expected,
+        kind: Kind,
+        name: &str,
+        document: &Value,
+        by: &str,
+        expected: Expected,
     ) -> Result<Written, DatabaseError> {
-        Err(DatabaseError::Unavailable("not connected".to_owned()))
+        self.write(Change {
+            kind,
+            name,
+            document: Some(document),
+            by: shortened(by),
+            expected,
+            rolled_back_from: None,
+        })
+        .await
     }
 
     /// Deletes one resource.
     pub async fn delete(
         &self,
-        _kind: Kind,
-        _name: &str,
-        _by: &str,
-        _expected: Expected,
+        kind: Kind,
+        name: &str,
+        by: &str,
+        expected: Expected,
     ) -> Result<Written, DatabaseError> {
-        Err(DatabaseError::Unavailable("not connected".to_owned()))
+        self.write(Change {
+            kind,
+            name,
+            document: None,
+            by: shortened(by),
+            expected,
+            rolled_back_from: None,
+        })
+        .await
     }
 
     /// Makes a key; its text is in the answer and nowhere else.
-    pub async fn create_key(&self, _new: &NewKey, _by: &str) -> Result<CreatedKey, DatabaseError> {
-        Err(DatabaseError::Unavailable("not connected".to_owned()))
+    pub async fn create_key(&self, new: &NewKey, by: &str) -> Result<CreatedKey, DatabaseError> {
+        let mut lease = self.lease().await?;
+        let limit = self.pool.long_timeout();
+        let work = keys::create(lease.client()?, new, shortened(by), limit);
+        let done = within(limit, work).await;
+        lease.settle(&done);
+        done
     }
 
-    /// Keys by id, those after `after`; of one client or of all.
+    /// At most `limit` keys by id, those after `after`; of one client or of all.
     pub async fn list_keys(
         &self,
-        _client: Option<&str>,
-        _after: Option<&str>,
-        _limit: u32,
+        client: Option<&str>,
+        after: Option<&str>,
+        limit: u32,
     ) -> Result<Page<StoredKey>, DatabaseError> {
-        Err(DatabaseError::Unavailable("not connected".to_owned()))
+        let mut lease = self.lease().await?;
+        let done = self
+            .bounded(keys::list(lease.client()?, client, after, limit))
+            .await;
+        lease.settle(&done);
+        done
     }
 
     /// Revokes a key; one that is revoked already stays as it is.
-    pub async fn revoke_key(&self, _id: &str, _by: &str) -> Result<StoredKey, DatabaseError> {
-        Err(DatabaseError::Unavailable("not connected".to_owned()))
+    pub async fn revoke_key(&self, id: &str, by: &str) -> Result<StoredKey, DatabaseError> {
+        let mut lease = self.lease().await?;
+        let limit = self.pool.long_timeout();
+        let work = keys::revoke(lease.client()?, id, shortened(by), limit);
+        let done = within(limit, work).await;
+        lease.settle(&done);
+        done
     }
 
-    /// Revisions from the newest on, those before `before`.
+    /// At most `limit` revisions from the newest on, those before `before`.
     pub async fn revisions(
         &self,
-        _before: Option<i64>,
-        _limit: u32,
+        before: Option<i64>,
+        limit: u32,
     ) -> Result<Page<Revision>, DatabaseError> {
-        Err(DatabaseError::Unavailable("not connected".to_owned()))
+        let mut lease = self.lease().await?;
+        let done = self
+            .bounded(revisions::list(lease.client()?, before, limit))
+            .await;
+        lease.settle(&done);
+        done
     }
 
     /// One revision.
-    pub async fn revision(&self, _id: i64) -> Result<Option<Revision>, DatabaseError> {
-        Err(DatabaseError::Unavailable("not connected".to_owned()))
+    pub async fn revision(&self, id: i64) -> Result<Option<Revision>, DatabaseError> {
+        let mut lease = self.lease().await?;
+        let done = self.bounded(revisions::get(lease.client()?, id)).await;
+        lease.settle(&done);
+        done
     }
 
     /// Writes what was there before a revision, which the caller has validated, and records it as
     /// a rollback.
     pub async fn rollback(
         &self,
-        _id: i64,
-        _by: &str,
-        _expected: Expected,
+        id: i64,
+        by: &str,
+        expected: Expected,
     ) -> Result<Written, DatabaseError> {
-        Err(DatabaseError::Unavailable("not connected".to_owned()))
+        let revision = self.revision(id).await?;
+        let revision = revision.ok_or_else(|| DatabaseError::NotFound(format!("revision {id}")))?;
+        let kind = Kind::from_name(&revision.kind).ok_or_else(|| {
+            DatabaseError::Invalid(format!(
+                "revision {id} is about a {}: it cannot be rolled back, make a new one",
+                revision.kind
+            ))
+        })?;
+        self.write(Change {
+            kind,
+            name: &revision.name,
+            document: revision.before.as_ref(),
+            by: shortened(by),
+            expected,
+            rolled_back_from: Some(id),
+        })
+        .await
+    }
+
+    async fn write(&self, change: Change<'_>) -> Result<Written, DatabaseError> {
+        let mut lease = self.lease().await?;
+        let limit = self.pool.long_timeout();
+        let done = within(limit, resources::write(lease.client()?, change, limit)).await;
+        lease.settle(&done);
+        done
+    }
+
+    /// A connection to a database with the schema that is needed.
+    async fn lease(&self) -> Result<Lease, DatabaseError> {
+        let mut lease = self.pool.lease().await?;
+        let checked = self.bounded(schema::check(lease.client()?)).await;
+        lease.settle(&checked);
+        checked?;
+        lease.unsettle();
+        Ok(lease)
+    }
+
+    async fn bounded<T>(
+        &self,
+        work: impl Future<Output = Result<T, DatabaseError>>,
+    ) -> Result<T, DatabaseError> {
+        within(self.pool.timeout(), work).await
+    }
+}
+
+/// What has to be done now and then, for ever.
+async fn keep_house(
+    pool: Arc<Pool>,
+    directory: Directory,
+    health: watch::Receiver<Health>,
+    metrics: DatabaseMetrics,
+) {
+    // gateways that were started together need not prune together
+    let offset = fastrand::u64(..PRUNE_EVERY);
+    for tick in 1_u64.. {
+        tokio::time::sleep(TICK).await;
+        directory.measure();
+        metrics
+            .connections
+            .set(i64::try_from(pool.size()).unwrap_or(i64::MAX));
+        if tick.is_multiple_of(SAVE_EVERY) {
+            let directory = directory.clone();
+            // a file may take its time; whether it went well is in the log
+            let _ = tokio::task::spawn_blocking(move || save(&directory)).await;
+        }
+        if *health.borrow() != Health::Connected {
+            continue;
+        }
+        let done = match tick + offset {
+            tick if tick.is_multiple_of(PRUNE_EVERY) => prune(&pool).await,
+            tick if tick.is_multiple_of(NOTE_EVERY) => directory.note_uses().await,
+            _ => Ok(()),
+        };
+        if let Err(error) = done {
+            tracing::debug!("housekeeping in the database: {error}");
+        }
+    }
+}
+
+async fn prune(pool: &Pool) -> Result<(), DatabaseError> {
+    let mut lease = pool.lease().await?;
+    let work = async { Ok(lease.client()?.query_typed(PRUNE, &[]).await?) };
+    let done = within(pool.long_timeout(), work).await;
+    lease.settle(&done);
+    done.map(|_| ())
+}
+
+fn save(directory: &Directory) {
+    if let Err(error) = directory.save() {
+        tracing::warn!("what is known of keys and clients is not saved: {error}");
+    }
+}
+
+fn shortened(by: &str) -> &str {
+    match by.char_indices().nth(MAX_BY) {
+        Some((end, _)) => by.get(..end).unwrap_or(by),
+        None => by,
     }
 }

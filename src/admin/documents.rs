@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 
 /// Findings in one answer.
 const MOST_ERRORS: usize = 50;
@@ -65,8 +66,8 @@ pub(super) fn is_name(kind: Kind, name: &str) -> bool {
 }
 
 /// Whether a document may be written: its name, its shape, and the whole that it would be part of.
-pub(super) fn validate(
-    running: &Running,
+pub(super) async fn validate(
+    running: &Arc<Running>,
     kind: Kind,
     name: &str,
     document: &Value,
@@ -86,29 +87,83 @@ pub(super) fn validate(
         let message = "a document is a mapping";
         return Err(Problem::invalid(vec![FieldProblem::new("", message, hint)]));
     }
-    let section = section_of(kind);
-    let row = Row {
-        section,
-        name: name.to_owned(),
-        document: document.clone(),
-    };
-    let problems = running.validate(section, name, Some(document)).err();
-    let errors = problems.unwrap_or_default();
-    let mut errors: Vec<FieldProblem> = errors
-        .iter()
-        .filter(|problem| problem.severity == Severity::Error)
-        .map(|problem| field_problem(problem, &row.path()))
-        .collect();
-    errors.truncate(MOST_ERRORS);
-    if errors.is_empty() {
-        Ok(())
-    } else {
-        Err(Problem::invalid(errors))
+    if kind == Kind::Client && document.get("api_keys").is_some() {
+        let hint = "make one with POST /api/v1/clients/{id}/keys";
+        let message = "keys are a resource of their own";
+        return Err(Problem::invalid(vec![FieldProblem::new(
+            "api_keys", message, hint,
+        )]));
+    }
+    let problems = stands(running, kind, name, Some(document)).await?;
+    match problems.is_empty() {
+        true => Ok(()),
+        false => Err(Problem::invalid(problems)),
     }
 }
 
-/// Where documents of a kind stand in the configuration.
-fn section_of(kind: Kind) -> Section {
+/// Whether a row may go: nothing else may need it.
+pub(super) async fn may_go(running: &Arc<Running>, kind: Kind, name: &str) -> Result<(), Problem> {
+    let problems = stands(running, kind, name, None).await?;
+    match problems.is_empty() {
+        true => Ok(()),
+        false => Err(Problem::needed(problems)),
+    }
+}
+
+/// What would be wrong with the whole. Where something would, the rows this gateway knows may be
+/// older than a write of a moment ago, so they are read again first.
+async fn stands(
+    running: &Arc<Running>,
+    kind: Kind,
+    name: &str,
+    document: Option<&Value>,
+) -> Result<Vec<FieldProblem>, Problem> {
+    let problems = tried(running, kind, name, document).await?;
+    let Some(database) = running.database.as_ref().filter(|_| !problems.is_empty()) else {
+        return Ok(problems);
+    };
+    let rows = database.rows().await?;
+    let applying = running.clone();
+    // what is wrong with rows is told where the watcher applies them
+    let _ = blocking(move || applying.apply(&rows)).await?;
+    tried(running, kind, name, document).await
+}
+
+async fn tried(
+    running: &Arc<Running>,
+    kind: Kind,
+    name: &str,
+    document: Option<&Value>,
+) -> Result<Vec<FieldProblem>, Problem> {
+    let row = Row {
+        section: section(kind),
+        name: name.to_owned(),
+        document: Value::Null,
+    };
+    let (running, document) = (running.clone(), document.cloned());
+    let own_path = row.path();
+    let found =
+        blocking(move || running.validate(row.section, &row.name, document.as_ref())).await?;
+    let problems = found.err().unwrap_or_default().into_iter();
+    let errors = problems.filter(|problem| problem.severity == Severity::Error);
+    let errors = errors.take(MOST_ERRORS);
+    Ok(errors.map(|problem| field(problem, &own_path)).collect())
+}
+
+/// Compiling a large configuration takes a while, in which others are to be answered.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        tracing::error!("validating failed: {error}");
+        Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "It could not be validated; nothing was changed.",
+        )
+    })
+}
+
+fn section(kind: Kind) -> Section {
     match kind {
         Kind::Policy => Section::Policies,
         Kind::Tier => Section::Tiers,
@@ -117,33 +172,16 @@ fn section_of(kind: Kind) -> Section {
     }
 }
 
-/// A finding of the configuration's validator; its path begins at the document.
-fn field_problem(problem: &config::Problem, top: &str) -> FieldProblem {
-    let below = problem.path.strip_prefix(top);
+/// A problem of the document itself has a path within it, one of others the whole path.
+fn field(problem: config::Problem, own_path: &str) -> FieldProblem {
+    let within = problem.path.strip_prefix(own_path);
+    let within = within.filter(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
     FieldProblem {
-        path: below
-            .map_or(problem.path.as_str(), |path| path.trim_start_matches('.'))
+        path: within
+            .map_or(problem.path.as_str(), |rest| rest.trim_start_matches('.'))
             .to_owned(),
-        message: problem.message.clone(),
-        hint: problem.hint.clone(),
-    }
-}
-
-/// Whether a row may go: nothing else may need it.
-pub(super) fn may_go(running: &Running, kind: Kind, name: &str) -> Result<(), Problem> {
-    let Err(problems) = running.validate(section_of(kind), name, None) else {
-        return Ok(());
-    };
-    let mut needed = problems
-        .iter()
-        .filter(|problem| problem.severity == Severity::Error)
-        .map(|problem| format!("{}: {}", problem.path, problem.message));
-    match needed.next() {
-        None => Ok(()),
-        Some(first) => Err(Problem::new(
-            StatusCode::CONFLICT,
-            format!("It cannot go, because it is needed: {first}."),
-        )),
+        message: problem.message,
+        hint: problem.hint,
     }
 }
 

@@ -2,12 +2,15 @@
 
 use super::problem::Problem;
 use super::reading::Asked;
+use crate::auth::Client;
+use crate::config;
 use crate::limit::algorithm::Answer;
 use crate::limit::descriptor::BucketKey;
 use crate::snapshot::buckets::{Named, Whose};
 use crate::snapshot::{Running, Snapshot};
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -72,7 +75,7 @@ pub(super) async fn show(
     Asked(of): Asked<Of>,
 ) -> Result<Json<Buckets>, Problem> {
     let snapshot = running.snapshot();
-    let found = find(&snapshot, &of, running.clock.now_us())?;
+    let found = find(&running, &snapshot, &of).await?;
     let mut buckets = Vec::with_capacity(found.len());
     for named in &found {
         let bucket = look(&running, &snapshot, named).await;
@@ -90,7 +93,7 @@ pub(super) async fn reset(
     Asked(of): Asked<Of>,
 ) -> Result<Json<Emptied>, Problem> {
     let snapshot = running.snapshot();
-    let keys: Vec<BucketKey> = match (find(&snapshot, &of, running.clock.now_us()), &of.key) {
+    let keys: Vec<BucketKey> = match (find(&running, &snapshot, &of).await, &of.key) {
         (Ok(buckets), _) => buckets.iter().map(|named| named.key).collect(),
         // a key that is a hash can be emptied although nobody knows whose it is
         (Err(problem), Some(key)) if key.starts_with('#') => {
@@ -105,12 +108,13 @@ pub(super) async fn reset(
     Ok(Json(Emptied { reset: keys.len() }))
 }
 
-fn find(snapshot: &Snapshot, of: &Of, now_us: u64) -> Result<Vec<Named>, Problem> {
+async fn find(running: &Running, snapshot: &Snapshot, of: &Of) -> Result<Vec<Named>, Problem> {
+    let now_us = running.clock.now_us();
     match (&of.client, of.ip, &of.key) {
-        (Some(id), None, None) => match snapshot.clients.get(id) {
-            Some(client) => Ok(snapshot.buckets_of(&Whose::Client(client), now_us)),
-            None => Err(Problem::not_found("There is no such client.")),
-        },
+        (Some(id), None, None) => {
+            let client = client(running, snapshot, id, now_us).await?;
+            Ok(snapshot.buckets_of(&Whose::Client(&client), now_us))
+        }
         (None, Some(ip), None) => Ok(snapshot.buckets_of(&Whose::Address(ip), now_us)),
         (None, None, Some(key)) => BucketKey::read(key.as_bytes())
             .and_then(|key| snapshot.bucket(&key))
@@ -121,6 +125,33 @@ fn find(snapshot: &Snapshot, of: &Of, now_us: u64) -> Result<Vec<Named>, Problem
                 )
             }),
         _ => Err(Problem::unreadable(SAY_WHOSE)),
+    }
+}
+
+/// One of the database, which beats the file, or of the file.
+async fn client(
+    running: &Running,
+    snapshot: &Snapshot,
+    id: &str,
+    now_us: u64,
+) -> Result<Arc<Client>, Problem> {
+    let in_file = snapshot.clients.get(id).cloned();
+    let asked = running
+        .database
+        .as_ref()
+        .filter(|_| config::is_client_id(id));
+    let found = match asked {
+        Some(database) => database.directory().find_client(id, now_us).await,
+        None => Ok(None),
+    };
+    match (found, in_file) {
+        (Ok(Some(record)), _) => Ok(Arc::new(Client::new(id, record.tier.clone()))),
+        (_, Some(client)) => Ok(client),
+        (Ok(None), None) => Err(Problem::not_found("There is no such client.")),
+        (Err(why), None) => Err(Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("It is not known whether there is such a client: {why}."),
+        )),
     }
 }
 

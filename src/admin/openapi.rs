@@ -83,8 +83,6 @@ fn schemas_of_types() -> Map<String, Value> {
     add("Configuration", config::schema_of_types());
     add("Explanation", schemars::schema_for!(Explanation).to_value());
     add("ExplainRequest", schemars::schema_for!(Question).to_value());
-    all.entry("RouteSettings")
-        .or_insert_with(|| json!({ "type": "object" }));
     let tier = json!({ "type": ["string", "null"], "description": "Its tier, one of `tiers`." });
     all.insert(
         "ClientDocument".to_owned(),

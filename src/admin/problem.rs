@@ -75,6 +75,17 @@ impl Problem {
         }
     }
 
+    /// Something else needs what was to be deleted.
+    pub(super) fn needed(errors: Vec<FieldProblem>) -> Self {
+        Problem {
+            errors,
+            ..Problem::new(
+                StatusCode::CONFLICT,
+                "Without it something else would not be valid; see errors.",
+            )
+        }
+    }
+
     /// The writer knows another version than the one that is there.
     pub(super) fn has_changed(etag: Option<String>) -> Self {
         let detail = match &etag {

@@ -158,7 +158,7 @@ pub(super) async fn show(
 
 /// Writes a row.
 pub(super) async fn put(
-    running: &Running,
+    running: &Arc<Running>,
     kind: Kind,
     name: &str,
     document: &Value,
@@ -166,7 +166,7 @@ pub(super) async fn put(
     by: &Actor,
 ) -> Result<Response, Problem> {
     let database = database(running)?;
-    documents::validate(running, kind, name, document)?;
+    documents::validate(running, kind, name, document).await?;
     let (row, file) = both(running, kind, name).await?;
     let expected = conditions.expected(versions(&row, &file))?;
     let Written {
@@ -187,7 +187,7 @@ pub(super) async fn put(
 
 /// Deletes a row; what the file says holds again.
 pub(super) async fn delete(
-    running: &Running,
+    running: &Arc<Running>,
     kind: Kind,
     name: &str,
     conditions: &Conditions,
@@ -205,7 +205,7 @@ pub(super) async fn delete(
             ),
         });
     }
-    documents::may_go(running, kind, name)?;
+    documents::may_go(running, kind, name).await?;
     database.delete(kind, name, &by.0, expected).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -145,8 +145,10 @@ pub(super) async fn rollback(
     let row = database.get(kind, &revision.name).await?;
     let row = row.as_ref().map(|row| row.etag.as_str());
     match (&revision.before, row) {
-        (Some(document), _) => documents::validate(&running, kind, &revision.name, document)?,
-        (None, Some(_)) => documents::may_go(&running, kind, &revision.name)?,
+        (Some(document), _) => {
+            documents::validate(&running, kind, &revision.name, document).await?
+        }
+        (None, Some(_)) => documents::may_go(&running, kind, &revision.name).await?,
         (None, None) => {
             return Err(Problem::new(
                 StatusCode::CONFLICT,

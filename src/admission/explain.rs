@@ -82,8 +82,12 @@ async fn identified_and_spent(
         }
         false => identify(running, snapshot, route, request, now_us, explanation)?,
     };
+    let id = client.as_ref().map(|client| client.id.as_str());
+    if let Some(routed) = &mut explanation.route {
+        routed.is_chosen(snapshot, route, id, request.ip);
+    }
     let facts = Facts {
-        client: client.as_ref().map(|client| client.id.as_str()),
+        client: id,
         tier: client.as_ref().and_then(|client| client.tier.as_deref()),
         ip: request.ip,
         route: &route.name,

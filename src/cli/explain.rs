@@ -225,8 +225,11 @@ fn route(explanation: &Explanation) -> String {
     match &explanation.route {
         None => "none".to_owned(),
         Some(route) => format!(
-            "{} ({}) -> upstream {}",
-            route.name, route.takes, route.upstream
+            "{} ({}) -> upstream {}{}",
+            route.name,
+            route.takes,
+            route.upstream,
+            if route.canary { ", the canary" } else { "" }
         ),
     }
 }

@@ -205,7 +205,8 @@ pub(super) fn log_to_stderr() {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
         EnvFilter::new(
-            "info,pingora_core=warn,pingora_core::connectors=off,pingora_proxy=off,redis=off",
+            "info,pingora_core=warn,pingora_core::connectors=off,pingora_proxy=off,redis=off,\
+             tokio_postgres=warn,deadpool=off,refinery_core=warn",
         )
     });
     tracing_subscriber::fmt()

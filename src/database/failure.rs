@@ -1,6 +1,7 @@
 //! Why the database did not do what it was asked for, and how it is.
 
 use std::fmt;
+use std::time::Duration;
 
 /// A schema this version does not work with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,4 +81,43 @@ impl fmt::Display for Health {
             Health::Schema(version) => version.fmt(f),
         }
     }
+}
+
+impl From<tokio_postgres::Error> for DatabaseError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let Some(said) = error.as_db_error() else {
+            return DatabaseError::Unavailable(with_causes(&error));
+        };
+        // the detail of an error repeats rows, digests of keys among them: only its message is told
+        let message = said.message().to_owned();
+        match said.code().code().get(..2) {
+            // a value that is none, a constraint that does not hold
+            Some("22" | "23") => DatabaseError::Invalid(format!("it cannot be stored: {message}")),
+            _ => DatabaseError::Unavailable(message),
+        }
+    }
+}
+
+/// An error and what it comes from, in one line.
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Does not wait longer than this.
+pub(super) async fn within<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, DatabaseError>>,
+) -> Result<T, DatabaseError> {
+    tokio::time::timeout(limit, work)
+        .await
+        .unwrap_or_else(|_| Err(DatabaseError::Unavailable("no answer in time".to_owned())))
 }

@@ -75,8 +75,10 @@ pub struct Routed {
     pub name: String,
     /// Which requests it takes: why it is this one.
     pub takes: String,
-    /// Where they go.
+    /// Where this request goes.
     pub upstream: String,
+    /// Whether that is the canary, which takes some of the clients.
+    pub canary: bool,
     /// Whether credentials are looked at.
     pub auth: RouteAuth,
 }
@@ -185,12 +187,29 @@ impl Routed {
         Routed {
             name: route.name.clone(),
             takes: route.takes.clone(),
-            upstream: snapshot
-                .upstream(route.upstream)
-                .map_or_else(String::new, |upstream| upstream.name().to_owned()),
+            upstream: name_of(snapshot, route.upstream),
+            canary: false,
             auth: route.auth,
         }
     }
+
+    /// Once it is known who is calling: a canary takes some of the clients.
+    pub(super) fn is_chosen(
+        &mut self,
+        snapshot: &Snapshot,
+        route: &Route,
+        client: Option<&str>,
+        ip: IpAddr,
+    ) {
+        let upstream = route.upstream_for(client, ip);
+        self.upstream = name_of(snapshot, upstream);
+        self.canary = upstream != route.upstream;
+    }
+}
+
+fn name_of(snapshot: &Snapshot, upstream: usize) -> String {
+    let upstream = snapshot.upstream(upstream);
+    upstream.map_or_else(String::new, |upstream| upstream.name().to_owned())
 }
 
 impl Caller {

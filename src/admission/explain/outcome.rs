@@ -81,7 +81,8 @@ fn described(rejection: &Rejection) -> (u16, String) {
     let (status, detail) = match rejection {
         Rejection::BadPath(problem) => return (400, format!("the path is refused: {problem}")),
         Rejection::BadRequest(why) => (400, *why),
-        Rejection::NoRoute => (404, "no route takes this host and path"),
+        Rejection::NoRoute => (404, "no route that is enabled takes this host and path"),
+        Rejection::Maintenance => (503, "the route is under maintenance"),
         Rejection::Unauthenticated(BadCredentials::Missing) => {
             (401, "the route wants credentials, and there are none")
         }
