@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod explain;
 mod run;
 mod schema;
 mod simulate;
@@ -39,6 +40,8 @@ enum Command {
     Simulate(simulate::Options),
     /// Sign a token for development, from the configured key
     Token(token::Options),
+    /// What would happen to a request and why; the running gateway is asked
+    Explain(explain::Options),
     /// Print the JSON Schema of the configuration, for editors
     Schema,
 }
@@ -59,6 +62,7 @@ pub fn main() -> ExitCode {
         Command::Demo(options) => demo::demo(options),
         Command::Simulate(options) => simulate::simulate(file, options),
         Command::Token(options) => token::token(file, options),
+        Command::Explain(options) => explain::explain(file, options),
         Command::Schema => schema::schema(),
     };
     match done {

@@ -2,10 +2,14 @@
 
 mod auth;
 mod database;
+mod leases;
+mod snapshot;
 mod store;
 
 pub use auth::{AuthMetrics, Method, Outcome};
 pub use database::DatabaseMetrics;
+pub use leases::{LeaseMetrics, LeaseTally};
+pub use snapshot::SnapshotMetrics;
 pub use store::StoreMetrics;
 
 use once_cell::race::OnceBox;
@@ -48,6 +52,8 @@ pub struct Metrics {
     pub auth: AuthMetrics,
     /// the shared store
     pub store: StoreMetrics,
+    /// the configuration as it changes
+    pub snapshot: SnapshotMetrics,
     /// the database
     pub database: DatabaseMetrics,
     /// buckets held in process
@@ -134,6 +140,7 @@ impl Metrics {
             )?,
             auth: AuthMetrics::new(&registry)?,
             store: StoreMetrics::new(&registry)?,
+            snapshot: SnapshotMetrics::new(&registry)?,
             database: DatabaseMetrics::new(&registry)?,
             buckets: count("tidegate_store_buckets", "buckets held in process")?,
             evicted: count(

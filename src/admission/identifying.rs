@@ -46,7 +46,7 @@ pub(super) struct Waits {
     ip: IpAddr,
 }
 
-enum Credentials {
+pub(super) enum Credentials {
     Proven(Identity),
     Pending(Box<auth::Pending>),
 }
@@ -122,7 +122,8 @@ impl Identifying {
                         .resolve(&snapshot.authenticator, &running.clock)
                         .await;
                     let now_us = running.clock.now_us();
-                    match judge(running, route, self.waits.ip, found, now_us, None)? {
+                    note(running, self.waits.ip, &found, now_us);
+                    match judge(route, found, None)? {
                         Credentials::Proven(identity) => identity,
                         Credentials::Pending(_) => return Err(Rejection::Internal),
                     }
@@ -167,16 +168,27 @@ fn credentials(
     let found = snapshot
         .authenticator
         .identify(request.headers, now_us, looking);
-    judge(running, route, request.ip, found, now_us, guarded_us)
+    note(running, request.ip, &found, now_us);
+    judge(route, found, guarded_us)
+}
+
+/// Counts what is wrong with credentials, against the address they came from.
+fn note(running: &Running, ip: IpAddr, found: &Found, now_us: u64) {
+    match found {
+        Found::Invalid(method) => {
+            running.failures.failed(ip, now_us);
+            running.metrics.auth_failures.inc();
+            running.metrics.auth.count(*method, Outcome::Invalid);
+        }
+        Found::NotLookedAt => running.metrics.auth_guarded.inc(),
+        _ => (),
+    }
 }
 
 /// From what the credentials say to whether the route takes them.
-fn judge(
-    running: &Running,
+pub(super) fn judge(
     route: &Route,
-    ip: IpAddr,
     found: Found,
-    now_us: u64,
     guarded_us: Option<u64>,
 ) -> Result<Credentials, Rejection> {
     match found {
@@ -195,21 +207,13 @@ fn judge(
                 }),
             }
         }
-        Found::Invalid(method) => {
-            running.failures.failed(ip, now_us);
-            running.metrics.auth_failures.inc();
-            running.metrics.auth.count(method, Outcome::Invalid);
-            Err(Rejection::Unauthenticated(match method {
-                Method::Jwt => BadCredentials::InvalidToken,
-                _ => BadCredentials::Invalid,
-            }))
+        Found::Invalid(Method::Jwt) => {
+            Err(Rejection::Unauthenticated(BadCredentials::InvalidToken))
         }
-        Found::NotLookedAt => {
-            running.metrics.auth_guarded.inc();
-            Err(Rejection::TooManyFailures {
-                retry_after_us: guarded_us.unwrap_or(1_000_000),
-            })
-        }
+        Found::Invalid(_) => Err(Rejection::Unauthenticated(BadCredentials::Invalid)),
+        Found::NotLookedAt => Err(Rejection::TooManyFailures {
+            retry_after_us: guarded_us.unwrap_or(1_000_000),
+        }),
         Found::Pending(pending) => Ok(Credentials::Pending(pending)),
         Found::Unavailable(why) => Err(Rejection::IdentityUnavailable(why)),
     }

@@ -1,6 +1,7 @@
 //! The validated configuration: what the rest of Tidegate works with, every default already resolved.
 
 mod auth;
+mod database;
 mod policy;
 mod route;
 mod store;
@@ -15,10 +16,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use auth::{Auth, Basic, FailureGuard, Jwt, JwtAlgorithm, JwtKey, JwtKeySource};
+pub use database::Database;
 pub use policy::{
-    Algorithm, CalendarUnit, Consistency, KeyPart, Mode, OnOutage, Policy, Quota, Window,
+    Algorithm, CalendarUnit, Consistency, KeyPart, Mode, OnOutage, Override, Policy, Quota, Window,
 };
-pub use route::{Balance, ForwardAuth, PathPattern, Peer, Protocol, Route, RouteAuth, Upstream};
+pub use route::{
+    Balance, Canary, ForwardAuth, PathPattern, Peer, Protocol, Route, RouteAuth, RouteSettings,
+    Upstream,
+};
 pub use store::{Redis, RedisMode, Store};
 
 /// The whole configuration; references between its parts are known to hold.
@@ -32,6 +37,8 @@ pub struct Config {
     pub admin: Option<Admin>,
     /// Where buckets live.
     pub store: Store,
+    /// Where else policies, tiers and clients live; absent: nowhere.
+    pub database: Option<Database>,
     /// Networks whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Which families of rate-limit headers are sent.
@@ -55,6 +62,8 @@ pub struct Config {
 pub struct Server {
     /// Worker threads; 0 (one per core) is resolved by the caller.
     pub threads: usize,
+    /// Whether a change of the file is taken over by itself.
+    pub watch: bool,
     /// How long a stop waits for requests in flight.
     pub grace_period: Duration,
     /// The `Server` header of our own responses; none when absent.

@@ -106,6 +106,7 @@ impl Gateway {
     ) -> Result<Decided, Rejection> {
         ctx.route = Some(admitted.route);
         ctx.identity = admitted.identity;
+        ctx.upstream = ctx.upstream_for_client();
         ctx.declared_bytes = hygiene::declared_length(header);
         match admitted.spending {
             Spending::Done(spent) => self.has_spent(ctx, spent),

@@ -1,4 +1,4 @@
-//! What happens once a second beside the traffic: expiry, clock, names of peers, issuers' keys, gauges.
+//! What happens beside the traffic: expiry, clock, names of peers, issuers' keys, gauges, changes of the configuration.
 
 use crate::snapshot::Running;
 use async_trait::async_trait;
@@ -40,8 +40,12 @@ impl Service for Housekeeping {
         let running = self.running.clone();
         must_not_panic("housekeeping", async move {
             let names = resolve_names(running.clone());
-            let keys = running.sources.keep_fresh(&running.clock);
-            tokio::join!(names, keys, tick(&running));
+            let changes = crate::snapshot::watch(running.clone());
+            let identities = running.snapshot().authenticator.identities().clone();
+            let keys = identities.keep_fresh(&running.clock, || {
+                running.snapshot().authenticator.jwks().cloned()
+            });
+            tokio::join!(names, changes, keys, tick(&running));
         })
         .await;
     }

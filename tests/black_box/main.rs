@@ -37,6 +37,8 @@ mod policies;
 mod queue;
 mod ratelimit_headers;
 mod redis;
+mod reload;
+mod route_settings;
 mod routing;
 mod scratch;
 mod shared;

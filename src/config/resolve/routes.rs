@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::auth::WAITS;
 use super::{Names, Review, instead_of, not_empty};
-use crate::config::model::{ForwardAuth, PathPattern, Route, RouteAuth};
+use crate::config::model::{Canary, ForwardAuth, PathPattern, Route, RouteAuth, RouteSettings};
 use crate::config::notation::{HeaderField, Network, ScopeName, Written, starts_with_segments};
 use crate::config::place::Place;
 use crate::config::raw;
@@ -48,7 +48,12 @@ fn route(
     names: &Names<'_>,
     review: &mut Review<'_>,
 ) -> Option<Route> {
-    upstream_exists(raw.upstream.as_deref(), place, names, review);
+    known_upstream(
+        raw.upstream.as_deref(),
+        &place.then("upstream"),
+        names,
+        review,
+    );
     let matches = place.then("match");
     not_empty(
         raw.matches.methods.as_ref(),
@@ -72,6 +77,7 @@ fn route(
     }
     not_empty(raw.allow.as_ref(), &place.then("allow"), review);
     let scopes = scopes(raw.scopes, raw.auth, &place.then("scopes"), review);
+    let settings = settings(raw.settings, &place.then("settings"), names, review);
     Some(Route {
         name: raw.name?.value.0,
         hosts: raw
@@ -99,22 +105,63 @@ fn route(
         strip_prefix,
         max_body_bytes: raw.max_body.map(|size| size.value.0),
         forwarded_header: raw.forwarded_header,
+        settings,
     })
 }
 
-fn upstream_exists(
-    upstream: Option<&str>,
+fn settings(
+    raw: raw::RouteSettings,
+    place: &Place<'_>,
+    names: &Names<'_>,
+    review: &mut Review<'_>,
+) -> RouteSettings {
+    let timeout = place.then("timeout");
+    let timeout = raw.timeout.map(|span| review.positive(&span, &timeout));
+    known_upstream(
+        raw.upstream.as_deref(),
+        &place.then("upstream"),
+        names,
+        review,
+    );
+    let canary = raw.canary.and_then(|canary| {
+        let place = place.then("canary");
+        known_upstream(
+            canary.upstream.as_deref(),
+            &place.then("upstream"),
+            names,
+            review,
+        );
+        Some(Canary {
+            upstream: canary.upstream?,
+            percent: canary.weight?,
+        })
+    });
+    RouteSettings {
+        enabled: raw.enabled,
+        maintenance: raw.maintenance,
+        upstream: raw.upstream,
+        canary,
+        timeout,
+        max_concurrent: raw.max_concurrent,
+        cost: raw.cost,
+    }
+}
+
+fn known_upstream(
+    name: Option<&str>,
     place: &Place<'_>,
     names: &Names<'_>,
     review: &mut Review<'_>,
 ) {
-    let missing = upstream.filter(|upstream| !names.upstreams.contains(upstream));
-    if let Some(upstream) = missing {
-        let place = place.then("upstream");
-        let message = format!("there is no upstream {}", review.shown(&place));
-        let hint = instead_of(upstream, &names.upstreams, "upstreams");
-        review.error(&place, message, hint);
-    }
+    let Some(name) = name.filter(|name| !names.upstreams.contains(name)) else {
+        return;
+    };
+    let message = format!("there is no upstream {}", review.shown(place));
+    review.error(
+        place,
+        message,
+        instead_of(name, &names.upstreams, "upstreams"),
+    );
 }
 
 fn scopes(
