@@ -1,6 +1,8 @@
 //! What happens beside the traffic: expiry, clock, names of peers, issuers' keys, gauges, changes of the configuration.
 
-use crate::snapshot::Running;
+use crate::auth::forward_auth::ForwardAuth;
+use crate::snapshot::{Running, Snapshot};
+use crate::telemetry::AuthMetrics;
 use async_trait::async_trait;
 use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::Service;
@@ -82,7 +84,7 @@ async fn tick(running: &Running) {
             running.failures.sweep(turn, now_us);
             turn = turn.wrapping_add(1);
         }
-        running.snapshot().authenticator.observe();
+        observe(&running.snapshot(), &running.metrics.auth);
         running
             .metrics
             .buckets
@@ -92,6 +94,17 @@ async fn tick(running: &Running) {
             .evicted
             .set(running.limiter.memory().evicted());
     }
+}
+
+/// What is remembered of credentials.
+fn observe(snapshot: &Snapshot, metrics: &AuthMetrics) {
+    snapshot.authenticator.observe();
+    let asked = snapshot
+        .routes
+        .iter()
+        .filter_map(|route| route.forward_auth.as_ref());
+    let answers: usize = asked.map(ForwardAuth::remembered).sum();
+    metrics.cached_answers.set(answers as i64);
 }
 
 /// Peers given by name, in a loop of its own: a slow name server delays nothing else.
