@@ -166,7 +166,7 @@ fn fill() -> Running {
     let loaded =
         parse(&text, "bench.yaml", &Environment::default()).expect("a valid configuration");
     let metrics = Metrics::new().expect("distinct metrics");
-    let snapshot = assemble(&loaded, &metrics).expect("a snapshot");
+    let snapshot = assemble(&loaded, &metrics, None).expect("a snapshot");
     let failures = FailureGuard::new(30, 60_000_000).expect("a valid guard");
     let running = Running::new(snapshot, Limiter::embedded(2_000_000), failures, metrics);
     let snapshot = running.snapshot();

@@ -3,6 +3,7 @@
 //! Pure over the parts of a request, so traffic and explanations ask the same code. The order is
 //! the order of the statements in [`admit`].
 
+pub mod explain;
 mod rejection;
 mod spend;
 
@@ -12,8 +13,8 @@ pub use spend::{Applied, Pending, Spending, Spent};
 use crate::auth::{Client, Identity, Looking};
 use crate::config::RouteAuth;
 use crate::policy::Facts;
-use crate::route::NotFound;
-use crate::snapshot::{Route, Running, Snapshot};
+use crate::route::{Found, NotFound};
+use crate::snapshot::{Route, RouteState, Running, Snapshot};
 use http::{HeaderMap, Method, header};
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -65,19 +66,13 @@ pub fn admit<'p>(
     request: &Request<'p>,
     now_us: u64,
 ) -> Result<Admitted<'p>, Box<Refused>> {
-    let preflight = preflight_for(request);
-    let found = snapshot
-        .table
-        .find(
-            request.host,
-            request.path,
-            preflight.as_ref().unwrap_or(request.method),
-        )
-        .map_err(|not_found| refused(None, None, not_routed(not_found)))?;
-    let Some(route) = snapshot.routes.get(found.index) else {
+    let located = locate(snapshot, request).map_err(|rejection| refused(None, None, rejection))?;
+    let Some(route) = snapshot.routes.get(located.found.index) else {
         return Err(refused(None, None, Rejection::NoRoute));
     };
-    let client = if preflight.is_some() {
+    let found = located.found;
+    is_open(route).map_err(|rejection| refused(Some(found.index), None, rejection))?;
+    let client = if located.preflight {
         None
     } else {
         identify(running, snapshot, route, request, now_us)
@@ -123,6 +118,31 @@ fn refused(
         spent: Spent::default(),
         rejection,
     })
+}
+
+/// The route of a request, and whether a preflight asks for it.
+struct Located<'p> {
+    found: Found<'p>,
+    preflight: bool,
+}
+
+fn locate<'p>(snapshot: &Snapshot, request: &Request<'p>) -> Result<Located<'p>, Rejection> {
+    let preflight = preflight_for(request);
+    let method = preflight.as_ref().unwrap_or(request.method);
+    let found = snapshot.table.find(request.host, request.path, method);
+    Ok(Located {
+        found: found.map_err(not_routed)?,
+        preflight: preflight.is_some(),
+    })
+}
+
+/// A route that serves nothing now refuses before anybody is asked who they are, and charges nothing.
+fn is_open(route: &Route) -> Result<(), Rejection> {
+    match route.state {
+        RouteState::Enabled => Ok(()),
+        RouteState::Disabled => Err(Rejection::NoRoute),
+        RouteState::Maintenance => Err(Rejection::Maintenance),
+    }
 }
 
 fn not_routed(not_found: NotFound) -> Rejection {

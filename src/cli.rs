@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod explain;
 mod run;
 mod schema;
 mod simulate;
@@ -36,6 +37,8 @@ enum Command {
     Demo(demo::Options),
     /// Decide a timeline without traffic: one JSON line in, one JSON line out
     Simulate(simulate::Options),
+    /// What would happen to a request and why; the running gateway is asked
+    Explain(explain::Options),
     /// Print the JSON Schema of the configuration, for editors
     Schema,
 }
@@ -55,6 +58,7 @@ pub fn main() -> ExitCode {
         Command::Check => check::check(file),
         Command::Demo(options) => demo::demo(options),
         Command::Simulate(options) => simulate::simulate(file, options),
+        Command::Explain(options) => explain::explain(file, options),
         Command::Schema => schema::schema(),
     };
     match done {

@@ -1,9 +1,13 @@
 //! Every metric, in one block; handles are made once, so counting a request looks nothing up.
 
 mod database;
+mod leases;
+mod snapshot;
 mod store;
 
 pub use database::DatabaseMetrics;
+pub use leases::{LeaseMetrics, LeaseTally};
+pub use snapshot::SnapshotMetrics;
 pub use store::StoreMetrics;
 
 use once_cell::race::OnceBox;
@@ -44,6 +48,8 @@ pub struct Metrics {
     pub queue_refused: IntCounter,
     /// the shared store
     pub store: StoreMetrics,
+    /// the configuration as it changes
+    pub snapshot: SnapshotMetrics,
     /// the database
     pub database: DatabaseMetrics,
     /// buckets held in process
@@ -129,6 +135,7 @@ impl Metrics {
                 "requests refused because an upstream's queue was full or the wait in it too long",
             )?,
             store: StoreMetrics::new(&registry)?,
+            snapshot: SnapshotMetrics::new(&registry)?,
             database: DatabaseMetrics::new(&registry)?,
             buckets: count("tidegate_store_buckets", "buckets held in process")?,
             evicted: count(

@@ -12,6 +12,8 @@ pub enum Rejection {
     BadRequest(&'static str),
     /// nothing is served there
     NoRoute,
+    /// what is served there pauses
+    Maintenance,
     /// something is served there, for other methods
     MethodNotAllowed {
         /// the methods, for `Allow`

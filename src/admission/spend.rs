@@ -17,6 +17,8 @@ pub struct Applied {
     pub policy: usize,
     /// which of the policy's quotas held
     pub quota: usize,
+    /// units the request takes
+    pub cost: u64,
     /// had the bucket room, and what is left
     pub decision: BucketDecision,
 }
@@ -39,14 +41,16 @@ pub struct Spent {
 }
 
 /// The policies that apply to a request and the buckets it wants to take from.
-pub struct Asked {
-    applied: SmallVec<[Applied; 2]>,
-    keys: SmallVec<[BucketKey; 2]>,
+pub(super) struct Asked<'s> {
+    pub(super) applied: SmallVec<[Applied; 2]>,
+    pub(super) charges: SmallVec<[Charge<'s>; 4]>,
 }
 
 /// A request that waits for the shared store.
 pub struct Pending {
-    asked: Asked,
+    applied: SmallVec<[Applied; 2]>,
+    /// the buckets it wants to take from, one of each policy
+    keys: SmallVec<[BucketKey; 2]>,
     waiting: Waiting,
 }
 
@@ -58,18 +62,19 @@ pub(super) fn spend(
     facts: &Facts<'_>,
     now_us: u64,
 ) -> Result<Spending, Box<(Spent, Rejection)>> {
-    let asked = Asked::of(snapshot, route, facts);
-    if asked.keys.is_empty() {
+    let asked = Asked::of(snapshot, route, facts, now_us);
+    if asked.charges.is_empty() {
         return Ok(Spending::Done(Spent::default()));
     }
-    let charges = asked.charges(snapshot);
-    match running.limiter.spend(&charges, now_us) {
-        limiter::Spending::Decided(decision) => {
-            conclude(snapshot, asked.applied, &charges, &decision, None).map(Spending::Done)
-        }
-        limiter::Spending::Waiting(waiting) => {
-            Ok(Spending::Pending(Box::new(Pending { asked, waiting })))
-        }
+    match running.limiter.spend(&asked.charges, now_us) {
+        limiter::Spending::Decided(decision) => asked
+            .judged(snapshot, &decision, None, Counting::Yes)
+            .map(Spending::Done),
+        limiter::Spending::Waiting(waiting) => Ok(Spending::Pending(Box::new(Pending {
+            applied: asked.applied,
+            keys: asked.charges.iter().map(|charge| charge.key).collect(),
+            waiting,
+        }))),
     }
 }
 
@@ -88,23 +93,54 @@ pub enum Spending {
 impl Pending {
     /// Waits for the store, no longer than the deadline.
     pub async fn decided(
-        self,
+        mut self: Box<Self>,
         running: &Running,
         snapshot: &Snapshot,
         now_us: u64,
     ) -> Result<Spent, Box<(Spent, Rejection)>> {
         let verdict = self.waiting.verdict().await;
-        let charges = self.asked.charges(snapshot);
-        let (decision, permits) = running.limiter.decided(verdict, &charges, now_us);
-        conclude(snapshot, self.asked.applied, &charges, &decision, permits)
+        let Pending { applied, keys, .. } = *self;
+        let of_policy = |(applied, key): (&Applied, BucketKey)| {
+            let policy = snapshot.policies.get(applied.policy)?;
+            Some(charge(policy, applied.quota, applied.cost, key))
+        };
+        let charges = applied.iter().zip(keys).filter_map(of_policy).collect();
+        let asked = Asked { applied, charges };
+        let (decision, permits) = running.limiter.decided(verdict, &asked.charges, now_us);
+        asked.judged(snapshot, &decision, permits, Counting::Yes)
     }
 }
 
-impl Asked {
-    fn of(snapshot: &Snapshot, route: &Route, facts: &Facts<'_>) -> Self {
+fn charge(policy: &Policy, quota: usize, cost: u64, key: BucketKey) -> Charge<'_> {
+    let quota = policy.quota(quota);
+    Charge {
+        key,
+        quota: &quota.quota,
+        cost,
+        enforce: policy.enforces(),
+        terms: quota.terms,
+    }
+}
+
+/// Does a decision count in metrics?
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Counting {
+    /// it was made for a request
+    Yes,
+    /// somebody only asked
+    No,
+}
+
+impl<'s> Asked<'s> {
+    pub(super) fn of(
+        snapshot: &'s Snapshot,
+        route: &Route,
+        facts: &Facts<'_>,
+        now_us: u64,
+    ) -> Self {
         let mut asked = Asked {
             applied: SmallVec::new(),
-            keys: SmallVec::new(),
+            charges: SmallVec::new(),
         };
         for &index in &route.policies {
             let Some(policy) = snapshot
@@ -114,10 +150,14 @@ impl Asked {
             else {
                 continue;
             };
-            asked.keys.push(policy.bucket_key(facts));
+            let quota = policy.quota_for(facts.client, facts.tier, now_us);
+            let cost = policy.cost().saturating_mul(route.cost);
+            let key = policy.bucket_key(facts);
+            asked.charges.push(charge(policy, quota, cost, key));
             asked.applied.push(Applied {
                 policy: index,
-                quota: policy.quota_for(facts.client, facts.tier),
+                quota,
+                cost,
                 decision: BucketDecision {
                     answer: Answer::NOW,
                     reading: Default::default(),
@@ -128,75 +168,58 @@ impl Asked {
         asked
     }
 
-    fn charges<'s>(&self, snapshot: &'s Snapshot) -> SmallVec<[Charge<'s>; 4]> {
-        let charge = |(applied, key): (&Applied, &BucketKey)| {
-            let policy = snapshot.policies.get(applied.policy)?;
-            let quota = policy.quota(applied.quota);
-            Some(Charge {
-                key: *key,
-                quota: &quota.quota,
-                cost: policy.cost(),
-                enforce: policy.enforces(),
-                terms: quota.terms,
-            })
+    /// From the limiter's decision to what the request has spent, or why it may not pass.
+    pub(super) fn judged(
+        self,
+        snapshot: &Snapshot,
+        decision: &Decision,
+        permits: Option<Permits>,
+        counting: Counting,
+    ) -> Result<Spent, Box<(Spent, Rejection)>> {
+        let Asked {
+            mut applied,
+            charges,
+        } = self;
+        let mut held = Vec::new();
+        let mut delay_us = 0;
+        let in_process = permits.is_none() && decision.source != Source::Redis;
+        for ((applied, bucket), charge) in applied.iter_mut().zip(&decision.buckets).zip(&charges) {
+            applied.decision = *bucket;
+            let holds = bucket.answer.admits() && charge.quota.is_concurrency();
+            if in_process && decision.allowed && holds {
+                held.push((charge.key, charge.cost));
+            }
+            delay_us = delay_us.max(enforced_delay(charge, bucket));
+            if counting == Counting::Yes
+                && let Some(policy) = snapshot.policies.get(applied.policy)
+            {
+                count(policy, decision.allowed, bucket.answer);
+            }
+        }
+        let spent = Spent {
+            applied,
+            held,
+            permits,
+            delay_us,
+            decided_us: decision.now_us,
         };
-        self.applied
-            .iter()
-            .zip(&self.keys)
-            .filter_map(charge)
-            .collect()
-    }
-}
-
-/// From the limiter's decision to what the request has spent, or why it may not pass.
-fn conclude(
-    snapshot: &Snapshot,
-    mut applied: SmallVec<[Applied; 2]>,
-    charges: &[Charge<'_>],
-    decision: &Decision,
-    permits: Option<Permits>,
-) -> Result<Spent, Box<(Spent, Rejection)>> {
-    let mut held = Vec::new();
-    let in_process = permits.is_none() && decision.source != Source::Redis;
-    for ((applied, bucket), charge) in applied.iter_mut().zip(&decision.buckets).zip(charges) {
-        applied.decision = *bucket;
-        if in_process && decision.allowed && bucket.answer.admits() && charge.quota.is_concurrency()
-        {
-            held.push((charge.key, charge.cost));
+        if decision.allowed {
+            return Ok(spent);
         }
-        if let Some(policy) = snapshot.policies.get(applied.policy) {
-            count(policy, decision.allowed, bucket.answer);
-        }
+        let rejection = match decision.source {
+            Source::Denied => Rejection::StoreUnavailable,
+            _ => longest_wait(snapshot, &spent),
+        };
+        Err(Box::new((spent, rejection)))
     }
-    let spent = Spent {
-        applied,
-        held,
-        permits,
-        delay_us: enforced_delay(charges, decision),
-        decided_us: decision.now_us,
-    };
-    if decision.allowed {
-        return Ok(spent);
-    }
-    let rejection = match decision.source {
-        Source::Denied => Rejection::StoreUnavailable,
-        _ => longest_wait(snapshot, &spent),
-    };
-    Err(Box::new((spent, rejection)))
 }
 
 /// A shadow policy reports a delay but imposes none.
-fn enforced_delay(charges: &[Charge<'_>], decision: &Decision) -> u64 {
-    let delay = |(charge, bucket): (&Charge<'_>, &BucketDecision)| match bucket.answer {
+fn enforced_delay(charge: &Charge<'_>, bucket: &BucketDecision) -> u64 {
+    match bucket.answer {
         Answer::Admit { delay_us } if charge.enforce => delay_us,
         _ => 0,
-    };
-    charges
-        .iter()
-        .zip(&decision.buckets)
-        .map(delay)
-        .max()
-        .unwrap_or(0)
+    }
 }
 
 fn count(policy: &Policy, allowed: bool, answer: Answer) {
@@ -221,7 +244,7 @@ fn longest_wait(snapshot: &Snapshot, spent: &Spent) -> Rejection {
             return None;
         };
         let quota = &policy.quota(applied.quota).quota;
-        let soon = quota.is_concurrency() && policy.cost() <= quota.capacity();
+        let soon = quota.is_concurrency() && applied.cost <= quota.capacity();
         let wait = if soon {
             1_000_000
         } else {

@@ -11,7 +11,7 @@ pub(super) fn check(file: Option<PathBuf>) -> Result<(), Failure> {
     let loaded = load(Some(path.clone()))?;
     warn(&loaded);
     let metrics = Metrics::new().map_err(|error| Failure::Other(error.to_string()))?;
-    assemble(&loaded, &metrics).map_err(Failure::Configuration)?;
+    assemble(&loaded, &metrics, None).map_err(Failure::Configuration)?;
     let config = &loaded.config;
     writeln!(
         std::io::stdout(),

@@ -1,14 +1,16 @@
 //! `tidegate run`: serves.
 
-use super::{Failure, load, warn};
+mod database;
+
+use super::Failure;
 use crate::admin::Access;
 use crate::auth::failures::FailureGuard;
-use crate::config::{self, Config, Loaded};
+use crate::config::{self, Config, Environment, Loaded, Source};
 use crate::limit::limiter::Limiter;
 use crate::limit::shared::{Settings as StoreSettings, Shared};
 use crate::limit::store::redis::link::{self, Deployment};
 use crate::server::{Bound, Settings};
-use crate::snapshot::{Running, assemble};
+use crate::snapshot::{Beginning, Running, Sources, compile, rows_of};
 use crate::telemetry::Metrics;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -18,19 +20,26 @@ use std::sync::Arc;
 pub(super) fn run(file: Option<PathBuf>) -> Result<(), Failure> {
     with_large_pages();
     log_to_stderr();
-    let loaded = load(file)?;
-    warn(&loaded);
-    let (bound, running) = prepare(&loaded)?;
-    let config = &loaded.config;
-    let listeners: Vec<String> = bound.addresses().iter().map(ToString::to_string).collect();
+    let file = super::configuration_file(file);
+    let folder = std::env::current_dir()?;
+    let environment = Environment::from_process(&folder);
+    let source = Source::read(&file, &environment).map_err(Failure::Configuration)?;
+    let prepared = prepare(source, Some((file, folder)))?;
+    let listeners = prepared.bound.addresses();
+    let listeners: Vec<String> = listeners.iter().map(ToString::to_string).collect();
+    let snapshot = prepared.running.snapshot();
     tracing::info!(
         listeners = listeners.join(","),
-        admin = bound.admin_address().map(|address| address.to_string()),
-        routes = config.routes.len(),
-        policies = config.policies.len(),
+        admin = prepared
+            .bound
+            .admin_address()
+            .map(|address| address.to_string()),
+        routes = snapshot.routes.len(),
+        policies = snapshot.policies.len(),
         "serving"
     );
-    bound.serve(running);
+    drop(snapshot);
+    prepared.bound.serve(prepared.running);
     tracing::info!("stopped");
     Ok(())
 }
@@ -58,27 +67,80 @@ pub(super) fn with_large_pages() {
     tracing::debug!("pages stay small: {error}");
 }
 
-/// Compiles everything and binds every address; nothing is served yet.
-pub(super) fn prepare(loaded: &Loaded) -> Result<(Bound, Arc<Running>), Failure> {
+/// A gateway that is ready to serve.
+pub(super) struct Prepared {
+    pub(super) bound: Bound,
+    pub(super) running: Arc<Running>,
+    /// kept for as long as the gateway serves
+    _database: Option<database::Connected>,
+}
+
+/// Compiles everything and binds every address; nothing is served yet. `origin`: the file and the directory whose
+/// `.env` counts, where a reload finds them.
+pub(super) fn prepare(
+    source: Source,
+    origin: Option<(PathBuf, PathBuf)>,
+) -> Result<Prepared, Failure> {
     let other = |error: &dyn std::error::Error| Failure::Other(error.to_string());
-    let config = &loaded.config;
     let metrics = Metrics::new().map_err(|error| other(&error))?;
-    let snapshot = assemble(loaded, &metrics).map_err(Failure::Configuration)?;
-    let guard = &config.auth.failures;
+    // what the process itself needs is in the file; rows of the database come on top of it
+    let alone = source.loaded().map_err(Failure::Configuration)?;
+    let connected = database::connect(&alone, &metrics)?;
+    let rows = connected
+        .as_ref()
+        .and_then(|connected| connected.rows.as_ref())
+        .map(rows_of);
+    let compiled =
+        compile(&source, rows.as_deref(), &[], None, &metrics).map_err(Failure::Configuration)?;
+    super::warn(&compiled.loaded);
+    for problem in &compiled.refused {
+        tracing::warn!("left out: {problem}");
+    }
+    metrics
+        .snapshot
+        .refused_rows
+        .set(compiled.refused.len() as i64);
+    let config = &alone.config;
+    let failures = failure_guard(&alone)?;
+    let limiter = limiter(config, &metrics)?;
+    let bound = Bound::new(settings(config)).map_err(|error| other(&error))?;
+    let beginning = Beginning {
+        origin,
+        source,
+        rows,
+        is_current: connected
+            .as_ref()
+            .is_some_and(|connected| connected.is_current),
+        last_good: connected
+            .as_ref()
+            .and_then(|connected| connected.last_good.clone()),
+    };
+    let sources = Sources::new(beginning, config.clone(), compiled.rows, compiled.refused);
+    let database = connected
+        .as_ref()
+        .map(|connected| connected.database.clone());
+    let running = Running::new(compiled.snapshot, limiter, failures, metrics).with_sources(
+        sources,
+        database,
+        config.server.watch,
+    );
+    Ok(Prepared {
+        bound,
+        running: Arc::new(running),
+        _database: connected,
+    })
+}
+
+fn failure_guard(loaded: &Loaded) -> Result<FailureGuard, Failure> {
+    let guard = &loaded.config.auth.failures;
     let period_us = u64::try_from(guard.period.as_micros()).unwrap_or(u64::MAX);
-    let failures = FailureGuard::new(guard.count, period_us).map_err(|bad| {
+    FailureGuard::new(guard.count, period_us).map_err(|bad| {
         Failure::Configuration(vec![loaded.problem(
             &["auth".into(), "failures".into()],
             bad.to_string(),
             None,
         )])
-    })?;
-    let limiter = limiter(config, &metrics)?;
-    let bound = Bound::new(settings(config)).map_err(|error| other(&error))?;
-    Ok((
-        bound,
-        Arc::new(Running::new(snapshot, limiter, failures, metrics)),
-    ))
+    })
 }
 
 /// Where buckets live, as the configuration says.

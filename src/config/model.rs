@@ -1,5 +1,6 @@
 //! The validated configuration: what the rest of Tidegate works with, every default already resolved.
 
+mod database;
 mod policy;
 mod route;
 mod store;
@@ -13,10 +14,13 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use database::Database;
 pub use policy::{
-    Algorithm, CalendarUnit, Consistency, KeyPart, Mode, OnOutage, Policy, Quota, Window,
+    Algorithm, CalendarUnit, Consistency, KeyPart, Mode, OnOutage, Override, Policy, Quota, Window,
 };
-pub use route::{Balance, PathPattern, Peer, Protocol, Route, RouteAuth, Upstream};
+pub use route::{
+    Balance, Canary, PathPattern, Peer, Protocol, Route, RouteAuth, RouteSettings, Upstream,
+};
 pub use store::{Redis, RedisMode, Store};
 
 /// The whole configuration; references between its parts are known to hold.
@@ -30,6 +34,8 @@ pub struct Config {
     pub admin: Option<Admin>,
     /// Where buckets live.
     pub store: Store,
+    /// Where else policies, tiers and clients live; absent: nowhere.
+    pub database: Option<Database>,
     /// Networks whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Which families of rate-limit headers are sent.
@@ -53,6 +59,8 @@ pub struct Config {
 pub struct Server {
     /// Worker threads; 0 (one per core) is resolved by the caller.
     pub threads: usize,
+    /// Whether a change of the file is taken over by itself.
+    pub watch: bool,
     /// How long a stop waits for requests in flight.
     pub grace_period: Duration,
     /// The `Server` header of our own responses; none when absent.

@@ -1,7 +1,9 @@
 //! How texts in the file are written (durations, sizes, addresses, names, ...), each with its parser and its hint.
 
 mod address;
+mod moment;
 mod path;
+mod postgres_url;
 mod quantity;
 mod redis_url;
 mod word;
@@ -13,8 +15,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 pub(super) use address::{HostName, HostPattern, ListenAddress, Network, PeerAddress};
+pub(super) use moment::Moment;
 pub(super) use path::{PathRegex, UrlPath, starts_with_segments};
-pub(super) use quantity::{Size, TimeSpan};
+pub(super) use postgres_url::PostgresUrl;
+pub(super) use quantity::{Size, TimeSpan, written};
 pub(super) use redis_url::{RedisUrl, Transport};
 pub(super) use word::{
     ApiKey, ClientId, Descriptor, Digest, HeaderField, HeaderText, KeyPrefix, MasterName,
@@ -35,9 +39,24 @@ pub(super) trait Notation: Sized {
     /// Whether messages must not repeat the text.
     const SECRET: bool = false;
 
+    /// A secret as it may be shown.
+    fn masked(text: &str) -> Cow<'_, str> {
+        Cow::Borrowed(if text.is_empty() { "" } else { "***" })
+    }
+
     /// The value, or what to write instead of this very text (`None`: nothing better than `HINT`). What it says of a
     /// secret is told as it stands, so it must not repeat any of it.
     fn parse(text: &str) -> Result<Self, Option<String>>;
+}
+
+/// Can a tier, an upstream, a route or a policy be called this?
+pub fn is_name(text: &str) -> bool {
+    Name::parse(text).is_ok()
+}
+
+/// Can it be a client's id?
+pub fn is_client_id(text: &str) -> bool {
+    ClientId::parse(text).is_ok()
 }
 
 /// A value together with the text that it was read from.
@@ -60,7 +79,11 @@ impl<T> Written<T> {
 
 impl<T: Notation> Serialize for Written<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(if T::SECRET { "***" } else { &self.text })
+        if T::SECRET {
+            serializer.serialize_str(&T::masked(&self.text))
+        } else {
+            serializer.serialize_str(&self.text)
+        }
     }
 }
 
@@ -129,7 +152,7 @@ const fn rules<T: Notation>() -> Rules {
     }
 }
 
-const ALL: [Rules; 22] = [
+const ALL: [Rules; 24] = [
     rules::<ApiKey>(),
     rules::<ClientId>(),
     rules::<Descriptor>(),
@@ -142,10 +165,12 @@ const ALL: [Rules; 22] = [
     rules::<ListenAddress>(),
     rules::<MasterName>(),
     rules::<MethodName>(),
+    rules::<Moment>(),
     rules::<Name>(),
     rules::<Network>(),
     rules::<PathRegex>(),
     rules::<PeerAddress>(),
+    rules::<PostgresUrl>(),
     rules::<RedisUrl>(),
     rules::<SecretText>(),
     rules::<Size>(),

@@ -3,8 +3,10 @@
 //! The shape check has seen the tree before serde does, and has taken out what is wrong. Therefore what must be there
 //! is an `Option` all the same, and so is every element of a list: `None` means "reported already".
 
+mod database;
 mod policy;
 mod route;
+mod settings;
 mod store;
 
 use std::collections::BTreeMap;
@@ -20,8 +22,10 @@ use super::notation::{
     ApiKey, Digest, HeaderField, HeaderText, HostName, ListenAddress, Network, SecretText,
     TimeSpan, UrlPath, Written,
 };
+pub(super) use database::Database;
 pub(super) use policy::{DEFAULT_MAX_DELAY, DEFAULT_TIME_ZONE, Policy, Quota};
 pub(super) use route::{DEFAULT_PATH, Match, Peer, Route, Upstream};
+pub(super) use settings::Settings as RouteSettings;
 pub(super) use store::{Mode as RedisMode, Redis, Store};
 
 /// The configuration of Tidegate.
@@ -37,6 +41,8 @@ pub(super) struct Config {
     pub(super) admin: Option<Admin>,
     /// Where buckets live.
     pub(super) store: Store,
+    /// Policies, tiers, clients and API keys in Postgres, beside those of this file.
+    pub(super) database: Database,
     /// Networks whose X-Forwarded-For is believed.
     #[schemars(with = "Vec<Written<Network>>")]
     pub(super) trusted_proxies: Vec<Option<Written<Network>>>,
@@ -72,6 +78,7 @@ impl Default for Config {
             })],
             admin: Some(Admin::default()),
             store: Store::default(),
+            database: Database::default(),
             trusted_proxies: Vec::new(),
             response_headers: vec![Some(HeaderFamily::XRatelimit), Some(HeaderFamily::Ietf)],
             auth: Auth::default(),
@@ -91,6 +98,8 @@ pub(super) struct Server {
     /// Worker threads; 0: one per core.
     #[schemars(range(max = 1024))]
     pub(super) threads: usize,
+    /// Whether a change of this file (or .env) is taken over without SIGHUP; looked for once a second.
+    pub(super) watch: bool,
     /// Drain time at stop, such as 30s.
     pub(super) grace_period: Written<TimeSpan>,
     /// The Server header of our own responses; null sends none.
@@ -103,6 +112,7 @@ impl Default for Server {
     fn default() -> Self {
         Server {
             threads: 0,
+            watch: false,
             grace_period: span("30s", Duration::from_secs(30)),
             user_agent_header: Some(Written::known(
                 "tidegate",

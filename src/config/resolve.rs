@@ -1,6 +1,7 @@
 //! The typed YAML becomes the validated `Config`; what contradicts itself or points nowhere is reported.
 
 mod clients;
+mod database;
 mod policies;
 mod quota;
 mod routes;
@@ -19,9 +20,19 @@ use super::raw;
 use super::tree::Kind;
 
 /// The validated configuration. Where the report holds errors afterwards, it is incomplete and must not be used.
-pub(super) fn resolve(raw: raw::Config, locator: &Locator, report: &mut Report) -> Config {
+///
+/// `complete`: the rows of the database, if there is one, are part of it.
+pub(super) fn resolve(
+    raw: raw::Config,
+    locator: &Locator,
+    complete: bool,
+    report: &mut Report,
+) -> Config {
     let mut review = Review::new(locator, report);
-    let names = Names::collect(locator);
+    let mut names = Names::collect(locator);
+    let url = raw.database.url.as_ref();
+    names.elsewhere = url.is_some_and(|url| !url.value.0.expose().is_empty());
+    names.complete = complete || !names.elsewhere;
     let root = &Place::ROOT;
     let mut families = raw
         .response_headers
@@ -36,6 +47,7 @@ pub(super) fn resolve(raw: raw::Config, locator: &Locator, report: &mut Report) 
             .admin
             .map(|raw| admin(raw, &root.then("admin"), &mut review)),
         store: store::resolve(raw.store, &root.then("store"), &mut review),
+        database: database::resolve(raw.database, &root.then("database"), &mut review),
         trusted_proxies: raw
             .trusted_proxies
             .into_iter()
@@ -155,6 +167,10 @@ struct Names<'a> {
     clients: HashSet<&'a str>,
     upstreams: HashSet<&'a str>,
     routes: HashSet<&'a str>,
+    /// Is there a database, which may know further clients?
+    elsewhere: bool,
+    /// Are all tiers known?
+    complete: bool,
 }
 
 impl<'a> Names<'a> {
@@ -176,7 +192,27 @@ impl<'a> Names<'a> {
             clients: keys("clients"),
             upstreams: keys("upstreams"),
             routes: names.collect(),
+            elsewhere: false,
+            complete: true,
         }
+    }
+}
+
+/// Reports a tier that is not there; while the database's are not known, as a warning. `shown` is the
+/// tier as a message may quote it.
+fn no_such_tier(
+    tier: &str,
+    shown: &str,
+    place: &Place<'_>,
+    names: &Names<'_>,
+    review: &mut Review<'_>,
+) {
+    let message = format!("there is no tier {shown}");
+    if names.complete {
+        let instead = instead_of(tier, &names.tiers, "tiers");
+        review.error_even_if_broken(place, message, instead);
+    } else {
+        review.warning(place, message, "it must be in the database");
     }
 }
 
@@ -198,6 +234,7 @@ fn instead_of(typed: &str, names: &HashSet<&str>, section: &str) -> String {
 fn server(raw: raw::Server) -> Server {
     Server {
         threads: raw.threads,
+        watch: raw.watch,
         grace_period: raw.grace_period.value.0,
         user_agent_header: raw.user_agent_header.map(|header| header.value.0),
         health_path: raw.health.path.map(|path| path.value.0),

@@ -42,6 +42,10 @@ pub struct Context {
     pub(super) refused_with: Option<u16>,
     /// the id a trusted proxy gave the request
     pub(super) given_request_id: Option<String>,
+    /// index of the upstream that was chosen for the client
+    pub(super) upstream: Option<usize>,
+    /// a place among the route's requests in flight
+    pub(super) route_place: Option<Place>,
     /// a place at the upstream, kept over retries
     pub(super) place: Option<Place>,
     pub(super) held: Option<Held>,
@@ -75,6 +79,8 @@ impl Context {
             body_bytes: 0,
             refused_with: None,
             given_request_id: None,
+            upstream: None,
+            route_place: None,
             place: None,
             held: None,
             tries: 0,
@@ -112,8 +118,15 @@ impl Context {
         self.route.and_then(|index| self.snapshot.routes.get(index))
     }
 
+    /// The upstream for this request's client; chosen once, so that a retry does not move it.
+    pub(super) fn upstream_for_client(&self) -> Option<usize> {
+        let client = self.client.as_ref().map(|client| client.id.as_str());
+        self.route()
+            .map(|route| route.upstream_for(client, self.ip))
+    }
+
     pub(super) fn upstream(&self) -> Option<&Upstream> {
-        self.snapshot.upstream_of(self.route?)
+        self.snapshot.upstream(self.upstream?)
     }
 }
 

@@ -61,6 +61,7 @@ impl Gateway {
                 ctx.path = (path != header.uri.path()).then(|| path.into_owned());
                 ctx.route = Some(route);
                 ctx.client = client;
+                ctx.upstream = ctx.upstream_for_client();
                 match spending {
                     Spending::Done(spent) => self.has_spent(ctx, spent),
                     Spending::Pending(pending) => {

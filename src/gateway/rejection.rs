@@ -34,6 +34,9 @@ mod grpc {
 
 const SECOND_US: u64 = 1_000_000;
 
+/// When to come back to a route in maintenance; nobody knows how long it takes.
+const MAINTENANCE_US: u64 = 30 * SECOND_US;
+
 /// The table. Columns: HTTP status, gRPC status, text for the client.
 #[rustfmt::skip]
 fn row(rejection: &Rejection, ctx: &Context) -> Row {
@@ -56,6 +59,7 @@ fn row(rejection: &Rejection, ctx: &Context) -> Row {
         UpstreamFailed           => row(502, grpc::UNAVAILABLE, "The upstream could not be reached."),
         QueueFull | QueueTimedOut
                                  => row(503, grpc::UNAVAILABLE, "The upstream is at capacity. Please retry later."),
+        Maintenance              => row(503, grpc::UNAVAILABLE, "This route is in maintenance. Please retry later."),
         StoreUnavailable         => row(503, grpc::UNAVAILABLE, "Requests cannot be counted now. Please retry later."),
         Draining                 => row(503, grpc::UNAVAILABLE, "This gateway is stopping. Please retry."),
         UpstreamTimedOut         => row(504, grpc::DEADLINE_EXCEEDED, "The upstream did not answer in time."),
@@ -64,6 +68,7 @@ fn row(rejection: &Rejection, ctx: &Context) -> Row {
         TooManyFailures { retry_after_us } => Some(*retry_after_us),
         OverLimit { retry_after_us, soon, .. } => retry_after_us.or(soon.then_some(SECOND_US)),
         QueueFull | QueueTimedOut | StoreUnavailable | Draining => Some(SECOND_US),
+        Maintenance => Some(MAINTENANCE_US),
         _ => None,
     };
     Row { retry_after_us, ..table }

@@ -31,6 +31,9 @@ pub struct Terms {
     pub lease_ttl_us: u64,
     /// while the store does not answer
     pub on_outage: OutageMode,
+    /// where units held in advance are added up
+    /// ([`LeaseMetrics::number_of`](crate::telemetry::LeaseMetrics::number_of)); 0: nowhere
+    pub tally: u32,
 }
 
 impl Terms {
@@ -39,6 +42,7 @@ impl Terms {
         fingerprint: 0,
         lease_ttl_us: 0,
         on_outage: OutageMode::Local,
+        tally: 0,
     };
 }
 

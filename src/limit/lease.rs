@@ -6,6 +6,7 @@
 
 use super::batch::SetId;
 use super::descriptor::BucketKey;
+use crate::telemetry::LeaseTally;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use std::cmp::Reverse;
@@ -29,11 +30,17 @@ const IDLE_US: u64 = 1_000_000;
 pub struct Leases<G> {
     shards: [Mutex<HashMap<u128, Hot<G>>>; SHARDS],
     /// units promised to live leases, by bucket
-    reserved: Mutex<HashMap<BucketKey, u64>>,
+    reserved: Mutex<HashMap<BucketKey, Held>>,
     /// leases, the next to end first
     ends: Mutex<BinaryHeap<Reverse<(u64, SetId)>>>,
     /// counts resets, so that a reply to an older call is recognised
     resets: AtomicU64,
+}
+
+/// Units of one bucket that are promised to live leases.
+struct Held {
+    units: u64,
+    tally: Option<LeaseTally>,
 }
 
 struct Hot<G> {
@@ -78,7 +85,7 @@ pub struct Served<G> {
 }
 
 /// What a bucket may lend.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub struct Cap {
     /// which bucket
     pub key: BucketKey,
@@ -86,6 +93,8 @@ pub struct Cap {
     pub units: u64,
     /// units one request takes
     pub cost: u64,
+    /// where those held are added up
+    pub tally: Option<LeaseTally>,
 }
 
 impl<G> Default for Leases<G> {
@@ -159,18 +168,25 @@ impl<G> Leases<G> {
         self.unreserve(&used);
         let mut reserved = self.reserved.lock();
         let room = |cap: &Cap| {
-            let held = reserved.get(&cap.key).copied().unwrap_or(0);
+            let held = reserved.get(&cap.key).map_or(0, |held| held.units);
             cap.units.saturating_sub(held) / cap.cost.max(1)
         };
         let wish = caps.iter().map(room).min().unwrap_or(0).min(demand);
         if wish == 0 {
             return (0, Reserved::new());
         }
-        let units: Reserved = caps.iter().map(|cap| (cap.key, wish * cap.cost)).collect();
-        for (key, units) in &units {
-            *reserved.entry(*key).or_default() += units;
+        for cap in caps {
+            let held = reserved.entry(cap.key).or_insert_with(|| Held {
+                units: 0,
+                tally: cap.tally.clone(),
+            });
+            held.units += wish * cap.cost;
+            if let Some(tally) = &held.tally {
+                tally.takes(wish * cap.cost, held.units);
+            }
         }
-        (wish, units)
+        let units = caps.iter().map(|cap| (cap.key, wish * cap.cost));
+        (wish, units.collect())
     }
 
     /// Units that were reserved and are not held any more.
@@ -178,8 +194,12 @@ impl<G> Leases<G> {
         let mut reserved = self.reserved.lock();
         for (key, units) in units {
             if let Some(held) = reserved.get_mut(key) {
-                *held = held.saturating_sub(*units);
-                if *held == 0 {
+                let units = held.units.min(*units);
+                held.units -= units;
+                if let Some(tally) = &held.tally {
+                    tally.lets_go(units);
+                }
+                if held.units == 0 {
                     reserved.remove(key);
                 }
             }
@@ -250,6 +270,20 @@ impl<G> Leases<G> {
         }
     }
 
+    /// All leases, to be handed back: this gateway stops.
+    pub fn take_all(&self) -> Vec<Lease<G>> {
+        let mut taken = Vec::new();
+        for shard in &self.shards {
+            for hot in shard.lock().values_mut() {
+                taken.extend(hot.leases.drain(..));
+            }
+        }
+        for lease in &taken {
+            self.unreserve(&lease.reserved);
+        }
+        taken
+    }
+
     /// How many resets there have been.
     pub fn resets(&self) -> u64 {
         self.resets.load(Ordering::Relaxed)
@@ -266,7 +300,7 @@ impl<G> Leases<G> {
 
     /// Units held in advance, over all buckets.
     pub fn reserved(&self) -> u64 {
-        self.reserved.lock().values().sum()
+        self.reserved.lock().values().map(|held| held.units).sum()
     }
 
     /// Is nothing hot?
@@ -345,6 +379,7 @@ mod tests {
             key: KeyWriter::new(b't', "p").finish(),
             units,
             cost: 1,
+            tally: None,
         }
     }
 
@@ -433,6 +468,47 @@ mod tests {
         }
         assert!(next_end > 1_000_000);
         assert!((8..=13).contains(&asked), "{asked} calls in 800 ms");
+    }
+
+    #[test]
+    fn a_gateway_that_stops_takes_all_leases_out() {
+        let leases = hot();
+        let (wish, reserved) = leases.wish(SET, 0, TTL_US, &[cap(10)]);
+        assert!(wish > 0 && leases.reserved() == wish);
+        leases.begins(SET, lease(wish, 100_000, reserved));
+        assert_eq!(leases.take_all().len(), 1);
+        assert_eq!(leases.reserved(), 0);
+        assert!(leases.serve(SET, 1, TTL_US).is_none() && leases.ended(200_000).is_empty());
+    }
+
+    #[test]
+    fn what_is_held_is_added_up_by_policy() {
+        let metrics = crate::telemetry::Metrics::new().unwrap();
+        let by_policy = &metrics.store.ahead.leases;
+        let number = by_policy.number_of("p", 100);
+        assert_eq!(
+            number,
+            by_policy.number_of("p", 50),
+            "the same after a change"
+        );
+        let of_p = Cap {
+            tally: by_policy.tally(number),
+            ..cap(100)
+        };
+        let leases = hot();
+        demand(&leases, 0, 300, 10);
+        let (_, first) = leases.wish(SET, 300_000, TTL_US, std::slice::from_ref(&of_p));
+        leases.unreserve(&[(first[0].0, 30)]);
+        let (_, second) = leases.wish(SET, 300_001, TTL_US, &[of_p]);
+        let says = |line: &str| {
+            let text = metrics.render().unwrap();
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        };
+        says("tidegate_lease_units{policy=\"p\"} 100\n");
+        leases.unreserve(&second);
+        says("tidegate_lease_units{policy=\"p\"} 70\n");
+        says("tidegate_lease_units_most{policy=\"p\"} 100\n");
+        says("tidegate_lease_units_bound{policy=\"p\"} 50\n");
     }
 
     #[test]

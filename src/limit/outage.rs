@@ -63,6 +63,19 @@ pub struct Debt {
     pub units: u64,
     /// the bucket at that time
     held: Option<State>,
+    /// those of them that no bucket has counted
+    extra: u64,
+}
+
+impl Books {
+    /// Units a share cannot count because one request takes more than it can hold.
+    fn owe_extra(&mut self, charge: &Charge<'_>, counted: u64) {
+        if charge.cost > counted
+            && let Some(owed) = self.owed.get_mut(&charge.key)
+        {
+            owed.extra = owed.extra.saturating_add(charge.cost - counted);
+        }
+    }
 }
 
 impl Owed {
@@ -127,7 +140,6 @@ impl Outage {
         for (charge, share) in charges.iter().zip(&shares) {
             if let Some(share) = share {
                 self.seed(charge, share, now_us);
-                self.open(charge, share);
                 // what the share can never hold, though the whole could, takes all of it
                 let cost = if charge.cost <= charge.quota.capacity() {
                     charge.cost.min(share.capacity())
@@ -139,6 +151,13 @@ impl Outage {
                     cost,
                     ..*charge
                 });
+            }
+        }
+        // one lock for all of it: whoever closes the books has seen a charge, or comes before it
+        let mut books = self.books.lock();
+        for (charge, share) in charges.iter().zip(&shares) {
+            if let Some(share) = share {
+                self.open(&mut books, charge, share);
             }
         }
         let decided = self.local.spend(&local, now_us);
@@ -155,7 +174,7 @@ impl Outage {
             };
             *bucket = *answer;
             if decided.allowed && answer.answer.admits() {
-                self.owe_extra(charge, counted.cost);
+                books.owe_extra(charge, counted.cost);
             }
         }
         decision
@@ -192,11 +211,10 @@ impl Outage {
     }
 
     /// Opens the books of a bucket: what it holds before this gateway admits anything alone.
-    fn open(&self, charge: &Charge<'_>, share: &Quota) {
+    fn open(&self, books: &mut Books, charge: &Charge<'_>, share: &Quota) {
         if charge.cost == 0 || charge.quota.is_concurrency() {
             return;
         }
-        let mut books = self.books.lock();
         let full = books.owed.len() >= self.max_keys;
         let owed = match books.owed.entry(charge.key) {
             Entry::Occupied(known) => known.into_mut(),
@@ -212,15 +230,6 @@ impl Outage {
             let before = self.local.state(&charge.key);
             owed.before = Some(before.unwrap_or_else(|| share.empty()));
             owed.share = share.clone();
-        }
-    }
-
-    /// Units a share cannot count because one request takes more than it can hold.
-    fn owe_extra(&self, charge: &Charge<'_>, counted: u64) {
-        if charge.cost > counted
-            && let Some(owed) = self.books.lock().owed.get_mut(&charge.key)
-        {
-            owed.extra = owed.extra.saturating_add(charge.cost - counted);
         }
     }
 
@@ -248,7 +257,10 @@ impl Outage {
     /// What is still held of the units admitted so far, for the store to be charged with. The
     /// local buckets go on deciding until [`Outage::end`].
     pub fn debts(&self, now_us: u64) -> Vec<Debt> {
-        let books = self.books.lock();
+        self.debts_in(&self.books.lock(), now_us)
+    }
+
+    fn debts_in(&self, books: &Books, now_us: u64) -> Vec<Debt> {
         let debts = books.owed.iter().filter_map(|(key, owed)| {
             let held = self.local.state(key);
             let units = owed.units(held.as_ref(), now_us);
@@ -257,6 +269,7 @@ impl Outage {
                 quota: owed.whole.clone(),
                 units,
                 held,
+                extra: owed.extra,
             })
         });
         debts.collect()
@@ -268,7 +281,7 @@ impl Outage {
         for debt in debts {
             if let Some(owed) = books.owed.get_mut(&debt.key) {
                 owed.before = owed.before.take().and(debt.held);
-                owed.extra = 0;
+                owed.extra = owed.extra.saturating_sub(debt.extra);
             }
         }
     }
@@ -276,8 +289,10 @@ impl Outage {
     /// The outage is over: what was admitted since the debts were settled. The local buckets start
     /// anew next time.
     pub fn end(&self, now_us: u64) -> Vec<Debt> {
-        let debts = self.debts(now_us);
-        for key in std::mem::take(&mut self.books.lock().owed).into_keys() {
+        // what is admitted between looking and forgetting would be owed by nobody
+        let mut books = self.books.lock();
+        let debts = self.debts_in(&books, now_us);
+        for key in std::mem::take(&mut books.owed).into_keys() {
             self.local.forget(&key);
         }
         debts
@@ -342,5 +357,62 @@ fn answered(
         buckets: charges.iter().map(bucket).collect(),
         now_us,
         source: Source::Outage,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limit::decision::Terms;
+    use crate::limit::descriptor::KeyWriter;
+
+    /// Five units of ten, of which a share among four can hold two.
+    fn five(quota: &Quota) -> Charge<'_> {
+        Charge {
+            key: KeyWriter::new(b't', "p").finish(),
+            quota,
+            cost: 5,
+            enforce: true,
+            terms: Terms::STRICT,
+        }
+    }
+
+    #[test]
+    fn what_is_admitted_while_debts_are_being_settled_is_owed_as_well() {
+        let quota = Quota::token_bucket(10, 3_600_000_000, None).unwrap();
+        let outage = Outage::new(100);
+        assert!(outage.decide(&[five(&quota)], 4, 1).allowed);
+        let debts = outage.debts(1);
+        assert_eq!(debts.iter().map(|debt| debt.units).sum::<u64>(), 5);
+        // the share is whole again when the next one comes, the debt is on its way to the store
+        let later_us = 4 * 3_600_000_000;
+        assert!(outage.decide(&[five(&quota)], 4, later_us).allowed);
+        outage.settled(debts);
+        let rest = outage.end(later_us);
+        assert_eq!(rest.iter().map(|debt| debt.units).sum::<u64>(), 5);
+        assert!(!outage.owes() && outage.is_empty());
+    }
+
+    #[test]
+    fn every_unit_admitted_is_owed_however_often_the_books_are_closed_meanwhile() {
+        let quota = Quota::token_bucket(1_000_000, 3_600_000_000, None).unwrap();
+        let outage = Outage::new(100);
+        let charge = Charge {
+            cost: 1,
+            ..five(&quota)
+        };
+        let units = |debts: Vec<Debt>| debts.iter().map(|debt| debt.units).sum::<u64>();
+        let mut owed = 0;
+        std::thread::scope(|scope| {
+            let requests = scope.spawn(|| {
+                for _ in 0..20_000 {
+                    assert!(outage.decide(&[charge], 1, 1).allowed);
+                }
+            });
+            while !requests.is_finished() {
+                owed += units(outage.end(1));
+            }
+        });
+        assert_eq!(owed + units(outage.end(1)), 20_000);
     }
 }

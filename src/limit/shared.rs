@@ -5,20 +5,21 @@ mod groups;
 mod leasing;
 mod permits;
 mod resets;
+mod stopping;
 mod tending;
 
 pub use permits::Permits;
 
 use super::batch::{Lines, SetId, Verdict, Waiter};
 use super::breaker::Breaker;
-use super::decision::{Charge, Decision};
+use super::decision::{Charge, Decision, Terms};
 use super::descriptor::BucketKey;
 use super::estimate::Estimate;
 use super::lease::Leases;
 use super::outage::Outage;
 use super::refusals::Refusals;
 use super::store::redis::link::{BadSettings, Link, Settings as LinkSettings};
-use super::store::redis::wire::{Buckets, Mode, Wanted};
+use super::store::redis::wire::{Buckets, Wanted};
 use crate::clock::{Clock, Stopwatch};
 use crate::telemetry::StoreMetrics;
 use parking_lot::Mutex;
@@ -84,6 +85,8 @@ pub struct Shared {
     deaf: Notify,
     /// do we hear of resets?
     listening: AtomicBool,
+    /// nothing is taken in advance any more
+    stopping: AtomicBool,
     metrics: StoreMetrics,
 }
 
@@ -105,8 +108,9 @@ pub struct Waiting {
 
 impl Waiting {
     /// Bounded by the deadline of the request.
-    pub async fn verdict(self) -> Verdict {
-        self.verdict.await.unwrap_or(Verdict::Unavailable)
+    pub async fn verdict(&mut self) -> Verdict {
+        let verdict = (&mut self.verdict).await;
+        verdict.unwrap_or(Verdict::Unavailable)
     }
 }
 
@@ -136,6 +140,7 @@ impl Shared {
             started: AtomicBool::new(false),
             deaf: Notify::new(),
             listening: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
             settings,
             metrics,
         }))
@@ -260,7 +265,7 @@ impl Shared {
         self.metrics.trips.inc();
         self.outage.begin(self.store_us());
         self.tripped.notify_one();
-        self.deaf.notify_waiters();
+        self.deaf.notify_one();
         self.reasons.lock().push(reason.to_owned());
         tracing::warn!(
             gateways = self.gateways.load(Ordering::Relaxed),
@@ -297,19 +302,16 @@ pub(super) struct Wants {
     buckets: Arc<Buckets>,
     /// longest life of leases; 0: strict
     lease_ttl_us: u64,
-    /// the fingerprints of the quotas
-    fingerprints: SmallVec<[u64; 2]>,
+    /// how each bucket may be counted
+    terms: SmallVec<[Terms; 2]>,
 }
 
 impl Wants {
     fn of(charges: &[Charge<'_>]) -> Self {
         Wants {
-            buckets: Arc::new(wanted(charges)),
+            buckets: Arc::new(charges.iter().map(Wanted::of).collect()),
             lease_ttl_us: lease_ttl_us(charges),
-            fingerprints: charges
-                .iter()
-                .map(|charge| charge.terms.fingerprint)
-                .collect(),
+            terms: charges.iter().map(|charge| charge.terms).collect(),
         }
     }
 }
@@ -321,20 +323,6 @@ fn lease_ttl_us(charges: &[Charge<'_>]) -> u64 {
         .map(|charge| charge.terms.lease_ttl_us)
         .min()
         .unwrap_or(0)
-}
-
-fn wanted(charges: &[Charge<'_>]) -> Buckets {
-    let wanted = |charge: &Charge<'_>| Wanted {
-        key: charge.key,
-        quota: charge.quota.clone(),
-        cost: charge.cost,
-        mode: if charge.enforce {
-            Mode::Enforce
-        } else {
-            Mode::Shadow
-        },
-    };
-    charges.iter().map(wanted).collect()
 }
 
 /// The store's clock as replies tell it, carried forward by our own.
@@ -358,10 +346,22 @@ impl Default for StoreClock {
 impl StoreClock {
     /// Microseconds since the Unix epoch; `None` before the first reply.
     fn now_us(&self) -> Option<u64> {
+        self.at(self.here_us())
+    }
+
+    /// Microseconds since the Unix epoch at a moment on our own clock; `None` before the first reply.
+    fn at(&self, here_us: u64) -> Option<u64> {
         match self.at_origin_us.load(Ordering::Relaxed) {
             0 => None,
-            at_origin_us => Some(at_origin_us + self.origin.elapsed_us()),
+            at_origin_us => Some(at_origin_us + here_us.saturating_sub(1)),
         }
+    }
+
+    /// The moment on our own clock at which the store said what time it is, between two others.
+    fn here_at(&self, store_us: u64, from_us: u64, to_us: u64) -> u64 {
+        let at_origin_us = self.at_origin_us.load(Ordering::Relaxed);
+        let here_us = store_us.saturating_sub(at_origin_us) + 1;
+        here_us.clamp(from_us, to_us.max(from_us))
     }
 
     /// Our own wall clock, for want of the store's.

@@ -1,4 +1,4 @@
-//! What happens once a second beside the traffic: expiry, clock, names of peers, gauges.
+//! What happens beside the traffic: expiry, clock, names of peers, gauges, changes of the configuration.
 
 use crate::snapshot::Running;
 use async_trait::async_trait;
@@ -40,7 +40,8 @@ impl Service for Housekeeping {
         let running = self.running.clone();
         must_not_panic("housekeeping", async move {
             let names = resolve_names(running.clone());
-            tokio::join!(names, tick(&running));
+            let changes = crate::snapshot::watch(running.clone());
+            tokio::join!(names, changes, tick(&running));
         })
         .await;
     }

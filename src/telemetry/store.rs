@@ -1,6 +1,6 @@
 //! Metrics of the shared store.
 
-use super::register;
+use super::{LeaseMetrics, register};
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Registry};
 
 /// Upper bounds of the buckets for calls to the store, seconds.
@@ -110,8 +110,10 @@ pub struct AheadMetrics {
     pub served: IntCounter,
     /// units held in leases
     pub leased: IntGauge,
-    /// most units ever held in leases: admissions never exceed the quota by more
+    /// most units ever held in leases
     pub leased_most: IntGauge,
+    /// the same by policy
+    pub leases: LeaseMetrics,
     /// requests refused by a remembered refusal
     pub refused_here: IntCounter,
     /// refusals remembered
@@ -133,8 +135,9 @@ impl AheadMetrics {
             )?,
             leased_most: gauge(
                 "tidegate_store_leased_units_most",
-                "most units taken in advance that were ever held at once; admissions exceed a quota by no more",
+                "most units taken in advance that were ever held at once, of all buckets",
             )?,
+            leases: LeaseMetrics::new(registry)?,
             refused_here: counter(
                 "tidegate_store_remembered_refusals_total",
                 "requests refused by a refusal of the shared store that still held",

@@ -1,5 +1,8 @@
 //! The admin listener: health, metrics, start page, and who may see them.
 
+pub(crate) mod api;
+mod explain;
+
 use crate::client::Connection;
 use crate::gateway::{EVERYTHING, Gateway, app};
 use crate::upstream::Upstream;

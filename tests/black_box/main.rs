@@ -33,6 +33,8 @@ mod postgres;
 mod queue;
 mod ratelimit_headers;
 mod redis;
+mod reload;
+mod route_settings;
 mod routing;
 mod scratch;
 mod shared;

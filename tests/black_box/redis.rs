@@ -13,5 +13,5 @@ mod wire;
 pub(crate) use cluster::RedisCluster;
 pub(crate) use resp::{RedisConnection, Reply};
 pub(crate) use sentinel::RedisSentinel;
-pub(crate) use server::RedisServer;
+pub(crate) use server::{RedisServer, libfaketime};
 pub(crate) use wire::Wire;

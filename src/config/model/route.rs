@@ -88,6 +88,36 @@ pub struct Route {
     pub max_body_bytes: Option<u64>,
     /// Whether the `Forwarded` header of RFC 7239 is sent upstream.
     pub forwarded_header: bool,
+    /// What is changed while it runs.
+    pub settings: RouteSettings,
+}
+
+/// What is changed about a route while it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteSettings {
+    /// Whether it serves at all; if not, what it matches is answered with 404.
+    pub enabled: bool,
+    /// Whether everything is answered with 503.
+    pub maintenance: bool,
+    /// The upstream in place of the route's; it exists.
+    pub upstream: Option<String>,
+    /// An upstream that takes some of the clients.
+    pub canary: Option<Canary>,
+    /// Limit between two reads, in place of the upstream's.
+    pub timeout: Option<Duration>,
+    /// Requests in flight at most, per gateway.
+    pub max_concurrent: Option<u32>,
+    /// By how much the cost in every policy is multiplied.
+    pub cost: u32,
+}
+
+/// An upstream that takes some of the clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Canary {
+    /// The upstream's name; it exists.
+    pub upstream: String,
+    /// Per cent of the clients, 0 to 100.
+    pub percent: u8,
 }
 
 /// The path a route takes, in normal form.

@@ -55,6 +55,23 @@ impl Notation for TimeSpan {
     }
 }
 
+/// A duration as the file has it: `1m30s`.
+pub(in crate::config) fn written(span: Duration) -> String {
+    let mut rest_ms = span.as_millis();
+    let mut text = String::new();
+    for (unit, unit_ms) in [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)] {
+        if rest_ms >= unit_ms {
+            text.push_str(&format!("{}{unit}", rest_ms / unit_ms));
+            rest_ms %= unit_ms;
+        }
+    }
+    if text.is_empty() {
+        "0s".to_owned()
+    } else {
+        text
+    }
+}
+
 /// A number of bytes: a whole number with `B`, `KiB`, `MiB` or `GiB`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::config) struct Size(pub(in crate::config) u64);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::span;
+use super::{RouteSettings, span};
 use crate::config::model::{Balance, Protocol, RouteAuth};
 use crate::config::notation::{
     HostPattern, MethodName, Name, PathRegex, PeerAddress, Size, TimeSpan, UrlPath, Written,
@@ -124,6 +124,8 @@ pub(in crate::config) struct Route {
     pub(in crate::config) max_body: Option<Written<Size>>,
     /// Whether the Forwarded header of RFC 7239 goes to the upstream.
     pub(in crate::config) forwarded_header: bool,
+    /// What is changed while it runs.
+    pub(in crate::config) settings: RouteSettings,
 }
 
 impl Default for Route {
@@ -137,6 +139,7 @@ impl Default for Route {
             rewrite: Rewrite::default(),
             max_body: None,
             forwarded_header: false,
+            settings: RouteSettings::default(),
         }
     }
 }

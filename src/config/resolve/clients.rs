@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use sha2::{Digest, Sha256};
 
-use super::{Names, Review, instead_of};
+use super::{Names, Review, no_such_tier};
 use crate::config::model::Client;
 use crate::config::place::Place;
 use crate::config::raw;
@@ -28,8 +28,8 @@ pub(super) fn resolve(
             .filter(|tier| !names.tiers.contains(tier))
         {
             let place = place.then("tier");
-            let message = format!("there is no tier {}", review.shown(&place));
-            review.error(&place, message, instead_of(tier, &names.tiers, "tiers"));
+            let shown = review.shown(&place);
+            no_such_tier(tier, &shown, &place, names, review);
         }
         let place = place.then("api_keys");
         let mut api_keys = Vec::new();

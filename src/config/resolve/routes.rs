@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{Names, Review, instead_of, not_empty};
-use crate::config::model::{PathPattern, Route};
+use crate::config::model::{Canary, PathPattern, Route, RouteSettings};
 use crate::config::notation::starts_with_segments;
 use crate::config::place::Place;
 use crate::config::raw;
@@ -41,19 +41,12 @@ fn route(
     names: &Names<'_>,
     review: &mut Review<'_>,
 ) -> Option<Route> {
-    if let Some(upstream) = raw
-        .upstream
-        .as_deref()
-        .filter(|upstream| !names.upstreams.contains(upstream))
-    {
-        let place = place.then("upstream");
-        let message = format!("there is no upstream {}", review.shown(&place));
-        review.error(
-            &place,
-            message,
-            instead_of(upstream, &names.upstreams, "upstreams"),
-        );
-    }
+    known_upstream(
+        raw.upstream.as_deref(),
+        &place.then("upstream"),
+        names,
+        review,
+    );
     let matches = place.then("match");
     not_empty(
         raw.matches.methods.as_ref(),
@@ -75,6 +68,7 @@ fn route(
             hint,
         );
     }
+    let settings = settings(raw.settings, &place.then("settings"), names, review);
     Some(Route {
         name: raw.name?.value.0,
         hosts: raw
@@ -98,7 +92,63 @@ fn route(
         strip_prefix,
         max_body_bytes: raw.max_body.map(|size| size.value.0),
         forwarded_header: raw.forwarded_header,
+        settings,
     })
+}
+
+fn settings(
+    raw: raw::RouteSettings,
+    place: &Place<'_>,
+    names: &Names<'_>,
+    review: &mut Review<'_>,
+) -> RouteSettings {
+    let timeout = place.then("timeout");
+    let timeout = raw.timeout.map(|span| review.positive(&span, &timeout));
+    known_upstream(
+        raw.upstream.as_deref(),
+        &place.then("upstream"),
+        names,
+        review,
+    );
+    let canary = raw.canary.and_then(|canary| {
+        let place = place.then("canary");
+        known_upstream(
+            canary.upstream.as_deref(),
+            &place.then("upstream"),
+            names,
+            review,
+        );
+        Some(Canary {
+            upstream: canary.upstream?,
+            percent: canary.weight?,
+        })
+    });
+    RouteSettings {
+        enabled: raw.enabled,
+        maintenance: raw.maintenance,
+        upstream: raw.upstream,
+        canary,
+        timeout,
+        max_concurrent: raw.max_concurrent,
+        cost: raw.cost,
+    }
+}
+
+fn known_upstream(
+    name: Option<&str>,
+    place: &Place<'_>,
+    names: &Names<'_>,
+    review: &mut Review<'_>,
+) {
+    let Some(name) = name.filter(|name| !names.upstreams.contains(name)) else {
+        return;
+    };
+    let message = format!("there is no upstream {}", review.shown(place));
+    review.error(
+        place,
+        message,
+        instead_of(name, &names.upstreams, "upstreams"),
+    );
 }
 
 fn path(raw: &raw::Match, place: &Place<'_>, review: &mut Review<'_>) -> PathPattern {

@@ -4,8 +4,8 @@ use super::leasing::Asked;
 use super::{Permits, Shared, Wants};
 use crate::limit::batch::{Turn, Verdict, Waiter};
 use crate::limit::decision::{Charge, Decision};
-use crate::limit::store::redis::link::CallFailed;
-use crate::limit::store::redis::wire::{self, Frame, Granted, Refund, Set};
+use crate::limit::store::redis::link::{CallFailed, Reply};
+use crate::limit::store::redis::wire::{self, Call, Frame, Granted, Refund, Set, Wanted};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,6 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Most bucket sets in one call.
 const MAX_SETS: usize = 16;
 
+/// Most buckets in one call that hands units back.
+const MAX_REFUNDS: usize = 64;
+
 impl Shared {
     /// Makes a call soon: after the tasks that are ready now have joined their lines.
     pub(super) fn ask(self: &Arc<Self>) {
@@ -25,16 +28,14 @@ impl Shared {
 
     async fn call(self: Arc<Self>) {
         tokio::task::yield_now().await;
-        let most = if self.link.is_cluster() { 1 } else { MAX_SETS };
-        let (mut turns, more) = self.lines.take(most);
+        let (mut turns, more) = self.lines.take(self.at_once(MAX_SETS));
         if more {
             self.ask();
         }
         let sent_us = self.clock.here_us();
-        self.refuse_gathered(&mut turns, sent_us);
-        let (mut turns, nothing): (Vec<_>, Vec<_>) =
-            turns.into_iter().partition(|turn| self.wants_a_call(turn));
-        self.are_done(nothing);
+        let mut over = self.refuse_gathered(&mut turns, sent_us);
+        over.extend(turns.extract_if(.., |turn| !wants_a_call(turn)));
+        self.are_done(over);
         if turns.is_empty() {
             return;
         }
@@ -78,11 +79,6 @@ impl Shared {
         }
     }
 
-    /// Somebody waits, or a lease is to be renewed.
-    fn wants_a_call(&self, turn: &Turn<Wants>) -> bool {
-        !turn.waiters.is_empty() || turn.buckets.lease_ttl_us > 0
-    }
-
     /// Sends the call; who has waited long enough meanwhile is told so, whether in it or behind it.
     async fn reply_or_deadlines(
         self: &Arc<Self>,
@@ -118,7 +114,7 @@ impl Shared {
     /// What is left in a bucket, as the store knows it.
     pub async fn peek(&self, charge: &Charge<'_>) -> Result<Decision, CallFailed> {
         let set = Set {
-            buckets: Arc::new(super::wanted(std::slice::from_ref(charge))),
+            buckets: Arc::new(std::iter::once(Wanted::of(charge)).collect()),
             requests: 1,
             extra: 0,
             lease_us: 0,
@@ -126,12 +122,17 @@ impl Shared {
         let prefix = self.prefix_of(Some(&charge.key));
         let sets = std::slice::from_ref(&set);
         let call = wire::peek(&self.frame(), &prefix, sets, self.store_us());
-        let reply = tokio::time::timeout(PATIENCE, self.link.call(&call)).await;
-        let reply = reply.unwrap_or(Err(CallFailed::NotConnected))?;
+        let reply = self.call_patiently(&call).await?;
         let granted = wire::decode(&reply, sets)?.into_iter().next();
         granted
             .map(|granted| granted.decision(&set, 0))
             .ok_or(CallFailed::NotConnected)
+    }
+
+    /// A call for an operator, who waits longer than a request.
+    pub(super) async fn call_patiently(&self, call: &Call) -> Result<Reply, CallFailed> {
+        let reply = tokio::time::timeout(PATIENCE, self.link.call(call)).await;
+        reply.unwrap_or(Err(CallFailed::NotConnected))
     }
 
     pub(super) fn frame(&self) -> Frame<'_> {
@@ -255,8 +256,7 @@ impl Shared {
     }
 
     pub(super) async fn refund(&self, refunds: &[Refund]) -> Result<(), CallFailed> {
-        let most = if self.link.is_cluster() { 1 } else { 64 };
-        for some in refunds.chunks(most) {
+        for some in refunds.chunks(self.at_once(MAX_REFUNDS)) {
             let prefix = self.prefix_of(some.first().map(|refund| &refund.key));
             let call = wire::refund(&self.frame(), &prefix, some, self.store_us());
             self.metrics.calls.inc();
@@ -265,9 +265,11 @@ impl Shared {
         Ok(())
     }
 
-    /// Without a connection nobody needs to try; another failure is counted.
+    /// Without a connection nobody needs to try; another failure is counted. What ended with a
+    /// connection says nothing of the next one.
     pub(super) fn trip_or_count(&self, error: &CallFailed) {
         match error {
+            CallFailed::NotConnected if self.link.is_up() => (),
             CallFailed::Redis(_) | CallFailed::Reply(_) if self.link.is_up() => {
                 self.failed(&error.to_string())
             }
@@ -277,10 +279,10 @@ impl Shared {
 }
 
 /// Counts a call or a refund until it has ended.
-struct UnderWay(Arc<Shared>);
+pub(super) struct UnderWay(Arc<Shared>);
 
 impl UnderWay {
-    fn begin(shared: &Arc<Shared>) -> Self {
+    pub(super) fn begin(shared: &Arc<Shared>) -> Self {
         shared.under_way.fetch_add(1, Ordering::Relaxed);
         UnderWay(shared.clone())
     }
@@ -290,6 +292,11 @@ impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.under_way.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// Somebody waits, or a lease is to be renewed.
+fn wants_a_call(turn: &Turn<Wants>) -> bool {
+    !turn.waiters.is_empty() || turn.buckets.lease_ttl_us > 0
 }
 
 fn set_of(turn: &Turn<Wants>, asked: &Asked) -> Set {

@@ -28,6 +28,11 @@ impl Shared {
         }
     }
 
+    /// How many buckets or sets go into one call: in a cluster each has a place of its own.
+    pub(super) fn at_once(&self, most: usize) -> usize {
+        if self.link.is_cluster() { 1 } else { most }
+    }
+
     /// Decides about the requests of all sets: in one call, or in a cluster in one for each group.
     pub(super) async fn spend_in_store(
         self: &Arc<Self>,

@@ -6,7 +6,9 @@ use crate::limit::batch::{SetId, Turn, Verdict};
 use crate::limit::decision::{Charge, Decision};
 use crate::limit::lease::{Cap, Lease, Reserved, Served};
 use crate::limit::refusals::{LONGEST_US, Refusal, Taking};
+use crate::limit::store::redis::link::CallFailed;
 use crate::limit::store::redis::wire::{self, Granted, Mode, Set, Wanted};
+use smallvec::SmallVec;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -43,7 +45,7 @@ impl Shared {
         charges: &[Charge<'_>],
         here_us: u64,
     ) -> Option<Decision> {
-        let store_us = self.clock.now_us()?;
+        let store_us = self.clock.at(here_us)?;
         if let Some(refused) =
             self.refusals
                 .decide(charges.iter().map(Taking::from), here_us, store_us)
@@ -67,20 +69,27 @@ impl Shared {
         Some(granted.granted.decision(&granted.set, nth))
     }
 
-    /// Answers those who gathered behind a call that has been refused meanwhile.
-    pub(super) fn refuse_gathered(&self, turns: &mut [Turn<Wants>], here_us: u64) {
-        let store_us = self.store_us();
-        for turn in turns {
+    /// Answers those who gathered behind a call that has been refused meanwhile, and returns their
+    /// turns: they need no call.
+    pub(super) fn refuse_gathered(
+        &self,
+        turns: &mut Vec<Turn<Wants>>,
+        here_us: u64,
+    ) -> Vec<Turn<Wants>> {
+        let Some(store_us) = self.clock.at(here_us) else {
+            return Vec::new();
+        };
+        let is_refused = |turn: &mut Turn<Wants>| {
             let wants = &turn.buckets;
-            let takings = wants.buckets.iter().zip(&wants.fingerprints);
-            let takings = takings.map(|(wanted, fingerprint)| Taking {
+            let takings = wants.buckets.iter().zip(&wants.terms);
+            let takings = takings.map(|(wanted, terms)| Taking {
                 key: &wanted.key,
-                fingerprint: *fingerprint,
+                fingerprint: terms.fingerprint,
                 cost: wanted.cost,
                 enforce: matches!(wanted.mode, Mode::Enforce),
             });
             let Some(decision) = self.refusals.decide(takings, here_us, store_us) else {
-                continue;
+                return false;
             };
             let waiters = std::mem::take(&mut turn.waiters);
             self.waiting.fetch_sub(waiters.len(), Ordering::Relaxed);
@@ -89,7 +98,9 @@ impl Shared {
                 // who does not listen any more needs no verdict
                 let _ = waiter.answer.send(Verdict::Decided(decision.clone(), None));
             }
-        }
+            true
+        };
+        turns.extract_if(.., is_refused).collect()
     }
 
     /// How many units to take in advance in the call that is about to be made.
@@ -103,18 +114,22 @@ impl Shared {
         let wants = &turn.buckets;
         let known_since_us = self.known_since_us.load(Ordering::Relaxed);
         let known = known_since_us > 0 && here_us >= known_since_us + OTHERS_KNOW_US;
-        if wants.lease_ttl_us == 0 || !known {
+        if wants.lease_ttl_us == 0 || !known || self.stopping.load(Ordering::Relaxed) {
             return nothing;
         }
         if self.heat.count(turn.id, turn.waiters.len() as u64) >= HANDFUL {
             self.leases.is_hot(turn.id, here_us);
         }
         let gateways = self.gateways.load(Ordering::Relaxed);
-        let caps: Vec<Cap> = wants
-            .buckets
-            .iter()
-            .filter(|wanted| matches!(wanted.mode, Mode::Enforce))
-            .map(|wanted| cap(wanted, wants.lease_ttl_us, gateways))
+        let buckets = wants.buckets.iter().zip(&wants.terms);
+        let caps: SmallVec<[Cap; 4]> = buckets
+            .filter(|(wanted, _)| matches!(wanted.mode, Mode::Enforce))
+            .map(|(wanted, terms)| Cap {
+                key: wanted.key,
+                units: cap(wanted, wants.lease_ttl_us, gateways),
+                cost: wanted.cost,
+                tally: self.metrics.ahead.leases.tally(terms.tally),
+            })
             .collect();
         let (extra, reserved) = self
             .leases
@@ -170,7 +185,12 @@ impl Shared {
             reserved,
             granted: Arc::new(Grant { set, granted }),
         };
-        if let Some(lease) = self.leases.begins(turn.id, lease) {
+        // what was asked for before this gateway began to stop goes back at once
+        let over = match self.stopping.load(Ordering::Relaxed) {
+            true => Some(lease),
+            false => self.leases.begins(turn.id, lease),
+        };
+        if let Some(lease) = over {
             self.ends(lease);
         }
     }
@@ -190,20 +210,25 @@ impl Shared {
             if self.leases.is_empty() {
                 continue;
             }
-            let mut refunds = Vec::new();
-            for lease in self.leases.ended(self.clock.here_us()) {
-                if lease.left > 0 {
-                    let Grant { set, granted } = lease.granted.as_ref();
-                    refunds.extend(wire::refunds(set, granted, lease.left));
-                    self.metrics.refunded.inc_by(lease.left);
-                }
-            }
-            if !refunds.is_empty()
-                && let Err(error) = self.refund(&refunds).await
-            {
+            let ended = self.leases.ended(self.clock.here_us());
+            if let Err(error) = self.give_back_leases(ended).await {
                 tracing::debug!("what was left of leases is lost: {error}");
             }
         }
+    }
+
+    /// Hands back what is left of these leases.
+    pub(super) async fn give_back_leases(
+        &self,
+        leases: Vec<Lease<Grant>>,
+    ) -> Result<(), CallFailed> {
+        let mut refunds = Vec::new();
+        for lease in leases.iter().filter(|lease| lease.left > 0) {
+            let Grant { set, granted } = lease.granted.as_ref();
+            refunds.extend(wire::refunds(set, granted, lease.left));
+            self.metrics.refunded.inc_by(lease.left);
+        }
+        self.refund(&refunds).await
     }
 
     /// Remembers which buckets have just refused.
@@ -219,6 +244,8 @@ impl Shared {
         if granted.granted >= set.requests || reset_since || deaf {
             return;
         }
+        let now_us = self.clock.here_us();
+        let told_us = self.clock.here_at(granted.now_us, sent_us, now_us);
         let wants = &turn.buckets;
         let longest_us = match wants.lease_ttl_us {
             0 => LONGEST_US,
@@ -226,7 +253,7 @@ impl Shared {
         };
         let decision = granted.decision(set, granted.granted);
         let buckets = set.buckets.iter().zip(&decision.buckets);
-        for ((wanted, bucket), fingerprint) in buckets.zip(&wants.fingerprints) {
+        for ((wanted, bucket), terms) in buckets.zip(&wants.terms) {
             let Answer::Refuse { retry_after_us } = bucket.answer else {
                 continue;
             };
@@ -236,13 +263,14 @@ impl Shared {
                 continue;
             }
             let room_us = retry_after_us.unwrap_or(LONGEST_US);
+            // the memory ends early rather than late; clients wait from when the store said so
             let refusal = Refusal {
-                fingerprint: *fingerprint,
+                fingerprint: terms.fingerprint,
                 cost: wanted.cost,
                 until_us: sent_us + room_us.min(longest_us),
-                room_at_us: retry_after_us.map(|after| sent_us + after),
+                room_at_us: retry_after_us.map(|after| told_us + after),
                 remaining: bucket.reading.remaining,
-                whole_at_us: sent_us + bucket.reading.reset_after_us,
+                whole_at_us: told_us + bucket.reading.reset_after_us,
             };
             self.refusals.remember(&wanted.key, refusal, sent_us);
         }
@@ -250,17 +278,9 @@ impl Shared {
 }
 
 /// `rate * ttl / gateways` units, rounded down.
-fn cap(wanted: &Wanted, ttl_us: u64, gateways: u64) -> Cap {
-    let units = wanted
-        .quota
-        .earned(ttl_us)
-        .checked_div(gateways)
-        .unwrap_or(0);
-    Cap {
-        key: wanted.key,
-        units,
-        cost: wanted.cost,
-    }
+fn cap(wanted: &Wanted, ttl_us: u64, gateways: u64) -> u64 {
+    let earned = wanted.quota.earned(ttl_us);
+    earned.checked_div(gateways).unwrap_or(0)
 }
 
 /// A lease of a window's units ends with the window.

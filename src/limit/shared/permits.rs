@@ -2,12 +2,12 @@
 //! the request ends, however it ends, and kept alive until then.
 
 use super::Shared;
+use super::caller::UnderWay;
 use crate::limit::descriptor::BucketKey;
 use crate::limit::quota::Quota;
 use crate::limit::store::redis::link::CallFailed;
 use crate::limit::store::redis::wire;
 use parking_lot::Mutex;
-use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,8 @@ const MOST: usize = 128;
 /// What one request holds; dropping it gives the units back.
 pub struct Permits {
     owner: Arc<Shared>,
-    keys: SmallVec<[(BucketKey, u64); 1]>,
+    // not in place: every decision has room for permits, few have any
+    keys: Vec<(BucketKey, u64)>,
 }
 
 impl Drop for Permits {
@@ -102,6 +103,24 @@ impl Ledger {
         whole.into_iter().collect()
     }
 
+    /// What the store was to be told exactly and was not. Buckets in which nothing is held any more
+    /// would be forgotten otherwise, and their units would be back only when they expire.
+    fn has_not_told(&self, whole: &[(BucketKey, u64)]) {
+        let mut books = self.books.lock();
+        for (key, _) in whole.iter().filter(|(_, units)| *units == 0) {
+            books.owed.entry(*key).or_default();
+        }
+    }
+
+    /// Nothing is held any more: this gateway stops.
+    pub(super) fn lets_go(&self) {
+        let mut books = self.books.lock();
+        let held = std::mem::take(&mut books.held);
+        for key in held.into_keys() {
+            books.owed.entry(key).or_default();
+        }
+    }
+
     /// The buckets in which anything is held.
     pub(super) fn keys(&self) -> Vec<BucketKey> {
         self.books.lock().held.keys().copied().collect()
@@ -114,7 +133,7 @@ impl Shared {
         self: &Arc<Self>,
         taken: impl Iterator<Item = (&'a BucketKey, &'a Quota, u64)>,
     ) -> Option<Permits> {
-        let keys: SmallVec<[(BucketKey, u64); 1]> = taken
+        let keys: Vec<(BucketKey, u64)> = taken
             .filter(|(_, quota, cost)| quota.is_concurrency() && *cost > 0)
             .map(|(key, _, cost)| (*key, cost))
             .collect();
@@ -137,10 +156,11 @@ impl Shared {
     }
 
     async fn give_back(self: Arc<Self>) {
+        let _under_way = UnderWay::begin(&self);
         // others that end in this turn of the runtime go along
         tokio::task::yield_now().await;
         loop {
-            let (owed, more) = self.ledger.take_owed(self.at_once());
+            let (owed, more) = self.ledger.take_owed(self.at_once(MOST));
             if owed.is_empty() {
                 return;
             }
@@ -164,7 +184,7 @@ impl Shared {
 
     /// Keeps what requests hold from expiring; how much that is, the store has counted itself.
     pub(super) async fn renew(&self) -> Result<(), CallFailed> {
-        for keys in self.ledger.keys().chunks(self.at_once()) {
+        for keys in self.ledger.keys().chunks(self.at_once(MOST)) {
             let prefix = self.prefix_of(keys.first());
             let call = wire::keep(&self.frame(), &prefix, keys);
             self.link.call(&call).await?;
@@ -174,15 +194,40 @@ impl Shared {
 
     /// Tells the store exactly what requests hold, while it is asked for nothing else.
     pub(super) async fn hold_exactly(&self) -> Result<(), CallFailed> {
-        for held in self.ledger.held_exactly().chunks(self.at_once()) {
+        let whole = self.ledger.held_exactly();
+        let at_once = self.at_once(MOST);
+        for (nth, held) in whole.chunks(at_once).enumerate() {
             let prefix = self.prefix_of(held.first().map(|(key, _)| key));
             let call = wire::renew(&self.frame(), &prefix, held);
-            self.link.call(&call).await?;
+            if let Err(error) = self.link.call(&call).await {
+                let untold = whole.get(nth * at_once..).unwrap_or_default();
+                self.ledger.has_not_told(untold);
+                return Err(error);
+            }
         }
         Ok(())
     }
+}
 
-    fn at_once(&self) -> usize {
-        if self.link.is_cluster() { 1 } else { MOST }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limit::descriptor::KeyWriter;
+
+    #[test]
+    fn what_the_store_could_not_be_told_exactly_is_told_again() {
+        let ledger = Ledger::default();
+        let [held, ended] = ["held", "ended"].map(|name| KeyWriter::new(b'c', name).finish());
+        ledger.takes(&[(held, 2), (ended, 1)]);
+        assert!(ledger.gives_back(&[(ended, 1)]), "somebody is needed");
+        let sorted = |mut whole: Vec<(BucketKey, u64)>| {
+            whole.sort_by_key(|(_, units)| *units);
+            whole
+        };
+        let whole = sorted(ledger.held_exactly());
+        assert_eq!(whole, [(ended, 0), (held, 2)]);
+        ledger.has_not_told(&whole);
+        assert_eq!(sorted(ledger.held_exactly()), whole);
+        assert_eq!(ledger.held_exactly(), [(held, 2)], "told once");
     }
 }

@@ -4,13 +4,13 @@ use super::Shared;
 use crate::limit::descriptor::BucketKey;
 use crate::limit::store::redis::link::CallFailed;
 use crate::limit::store::redis::wire;
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// How long an operator's reset waits.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Most buckets in one call.
+const MOST: usize = 64;
 
 /// Between attempts to subscribe.
 const RETRY: Duration = Duration::from_millis(200);
@@ -18,12 +18,10 @@ const RETRY: Duration = Duration::from_millis(200);
 impl Shared {
     /// Empties buckets in the store and tells every gateway, this one included.
     pub async fn reset(&self, keys: &[BucketKey]) -> Result<(), CallFailed> {
-        let at_once = if self.link.is_cluster() { 1 } else { 64 };
-        for some in keys.chunks(at_once) {
+        for some in keys.chunks(self.at_once(MOST)) {
             let prefix = self.prefix_of(some.first());
             let call = wire::reset(&prefix, &self.channel(), some);
-            let done = tokio::time::timeout(PATIENCE, self.link.call(&call)).await;
-            done.unwrap_or(Err(CallFailed::NotConnected))?;
+            self.call_patiently(&call).await?;
             some.iter().for_each(|key| self.forget(key));
         }
         Ok(())
@@ -38,6 +36,8 @@ impl Shared {
     /// not hold any more.
     pub(super) async fn listen(self: Arc<Self>) {
         loop {
+            // what ended the subscription before says nothing of the next one
+            let _ = self.deaf.notified().now_or_never();
             if self.link.is_up()
                 && let Ok(mut subscription) = self.link.subscribe(&self.channel()).await
             {

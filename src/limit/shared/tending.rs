@@ -61,6 +61,7 @@ impl Shared {
         loop {
             if !self.link.is_up() {
                 self.trip(NO_CONNECTION);
+                silent = 0;
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 continue;
             }
@@ -161,7 +162,7 @@ impl Shared {
         let mut settled = 0;
         let mut debts = self.outage.debts(self.store_us()).into_iter().peekable();
         while debts.peek().is_some() {
-            let some: Vec<Debt> = debts.by_ref().take(self.settled_at_once()).collect();
+            let some: Vec<Debt> = debts.by_ref().take(self.at_once(SETTLED_AT_ONCE)).collect();
             self.charge_with(&some).await?;
             settled += some.len() as u64;
             self.outage.settled(some);
@@ -176,7 +177,7 @@ impl Shared {
 
     /// What was granted too late is handed back before debts are charged, for a bucket is never
     /// charged beyond its capacity.
-    async fn late_ones_end(&self) {
+    pub(super) async fn late_ones_end(&self) {
         let ended = async {
             while self.under_way.load(Ordering::Relaxed) > 0 {
                 tokio::time::sleep(Duration::from_millis(2)).await;
@@ -191,7 +192,7 @@ impl Shared {
         let mut debts = self.outage.end(self.store_us()).into_iter().peekable();
         let mut settled = 0;
         while debts.peek().is_some() {
-            let some: Vec<Debt> = debts.by_ref().take(self.settled_at_once()).collect();
+            let some: Vec<Debt> = debts.by_ref().take(self.at_once(SETTLED_AT_ONCE)).collect();
             if let Err(error) = self.charge_with(&some).await {
                 self.outage.still_owes(some.into_iter().chain(debts));
                 return Err(error);
@@ -209,14 +210,6 @@ impl Shared {
         }
         self.metrics.settled.inc_by(debts.len() as u64);
         Ok(())
-    }
-
-    fn settled_at_once(&self) -> usize {
-        if self.link.is_cluster() {
-            1
-        } else {
-            SETTLED_AT_ONCE
-        }
     }
 }
 

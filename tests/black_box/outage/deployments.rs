@@ -16,14 +16,9 @@ fn urls(urls: &[String]) -> String {
 /// Whatever happened: no errors but by `deny`, and nobody waited beyond the deadline.
 fn check_answers(load: Load, longest: Duration) {
     let samples = load.stop();
+    super::load::assert_fine(&samples);
     let mut most = Duration::ZERO;
     for sample in &samples {
-        let fine = match sample.target {
-            "/deny" => sample.status == 200 || sample.explained,
-            "/quota" => matches!(sample.status, 200 | 429),
-            _ => sample.status == 200,
-        };
-        assert!(fine, "{sample:?}");
         assert!(sample.took <= longest, "{sample:?}");
         most = most.max(sample.took);
     }

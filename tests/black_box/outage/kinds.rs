@@ -109,14 +109,7 @@ fn a_connection_that_breaks_is_made_again() {
     }
     let samples = load.stop();
     super::scene::until_connected(&scene.gateways[0]);
-    for sample in &samples {
-        let fine = match sample.target {
-            "/deny" => sample.status == 200 || sample.explained,
-            "/quota" => matches!(sample.status, 200 | 429),
-            _ => sample.status == 200,
-        };
-        assert!(fine, "{sample:?}");
-    }
+    super::load::assert_fine(&samples);
     let all = before + scene.admitted("/quota", "x", 50);
     assert!((60..=61).contains(&all), "{all}");
 }

@@ -113,6 +113,18 @@ pub(super) fn admitted(gateway: SocketAddr, target: &'static str, key: &str, cou
     admitted
 }
 
+/// No errors, whatever happened: but by `deny`, which says why.
+pub(super) fn assert_fine(samples: &[Sample]) {
+    for sample in samples {
+        let fine = match sample.target {
+            "/deny" => sample.status == 200 || sample.explained,
+            "/quota" => matches!(sample.status, 200 | 429),
+            _ => sample.status == 200,
+        };
+        assert!(fine, "{sample:?}");
+    }
+}
+
 /// The one in the middle; of none, nothing.
 pub(super) fn median(samples: &[&Sample]) -> Duration {
     let mut took: Vec<Duration> = samples.iter().map(|sample| sample.took).collect();

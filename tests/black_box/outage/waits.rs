@@ -48,17 +48,39 @@ fn a_long_silence_costs_the_connection_and_recovery_is_as_quick() {
     wire.heal();
     let ((), took) = waiting::timed(|| until_connected(gateway));
     assert!(took <= Duration::from_secs(1), "{took:?}");
-    for sample in load.stop() {
-        let fine = match sample.target {
-            "/deny" => sample.status == 200 || sample.explained,
-            "/quota" => matches!(sample.status, 200 | 429),
-            _ => sample.status == 200,
-        };
-        assert!(fine, "{sample:?}");
+    let samples = load.stop();
+    super::load::assert_fine(&samples);
+    for sample in samples {
         assert!(sample.took < Duration::from_millis(475), "{sample:?}");
     }
     scene.check_is_told(1);
     eprintln!("shared again after {took:?}");
+}
+
+#[test]
+fn calls_on_a_connection_that_is_given_up_end_and_their_keys_go_on_with_the_next() {
+    let redis = RedisServer::start();
+    let wire = crate::redis::Wire::before(redis.address());
+    let scene = Scene::of(1, 60, &format!("url: \"{}\"", wire.url()));
+    let gateway = &scene.gateways[0];
+    let mut connection = gateway.connect();
+    let mut ask = || super::load::ask(&mut connection, "/local", "x");
+    assert_eq!(ask().status, 200);
+    wire.lose_connections();
+    // its call never ends
+    assert_eq!(ask().status, 200);
+    gateway.stderr.line_with("lost the connection to Redis");
+    until_connected(gateway);
+    let alone = gateway.metric("tidegate_store_outage_total ");
+    let took: Vec<Duration> = (0..20).map(|_| ask().took).collect();
+    let waited = took
+        .iter()
+        .filter(|took| **took >= Duration::from_millis(55));
+    assert_eq!(waited.count(), 0, "{took:?}");
+    assert_eq!(gateway.metric("tidegate_store_outage_total "), alone);
+    // an error of the old connection that came late has not cost the new one
+    assert_eq!(gateway.get("/health").json()["redis"], "connected");
+    scene.check_is_told(1);
 }
 
 #[test]

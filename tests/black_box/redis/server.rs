@@ -155,7 +155,7 @@ impl RedisServer {
             self.shift_clock(0.0);
             command
                 // the allocator that Redis brings locks up when it asks a faked clock
-                .env("LD_PRELOAD", format!("{}:libc.so.6", libfaketime().display()))
+                .env("LD_PRELOAD", format!("{}:libc.so.6", libfaketime("libfaketime.so.1").display()))
                 .env("FAKETIME_TIMESTAMP_FILE", folder.join("clock"))
                 .env("FAKETIME_NO_CACHE", "1")
                 .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
@@ -296,14 +296,14 @@ impl RedisServer {
     }
 }
 
-/// The library that fakes the clock of a process.
-fn libfaketime() -> PathBuf {
+/// The library that fakes the clock of a process, by the name of its file.
+pub(crate) fn libfaketime(name: &str) -> PathBuf {
     let folders = std::fs::read_dir("/usr/lib")
         .into_iter()
         .flatten()
         .flatten();
     folders
-        .map(|folder| folder.path().join("faketime/libfaketime.so.1"))
+        .map(|folder| folder.path().join("faketime").join(name))
         .find(|path| path.exists())
         .expect("libfaketime is missing; run scripts/install-deps test")
 }

@@ -24,6 +24,8 @@ struct State {
     /// How long they take towards the server and back.
     delays: [Duration; 2],
     silent: bool,
+    /// Connections accepted before this many are silent for ever.
+    dead: usize,
     refusing: bool,
     /// Whether the wire is to be torn down.
     over: bool,
@@ -67,6 +69,11 @@ impl Wire {
     /// A black hole: connections stay and new ones are accepted, but nothing arrives. What is under way is kept.
     pub(crate) fn go_silent(&self) {
         self.shared.change(|state| state.silent = true);
+    }
+
+    /// A black hole for the connections there are, for ever; new ones are forwarded.
+    pub(crate) fn lose_connections(&self) {
+        self.shared.change(|state| state.dead = state.accepted);
     }
 
     /// Breaks all connections and refuses new ones.
@@ -141,21 +148,25 @@ impl Shared {
                 if is_closed(&state) {
                     return;
                 }
+                let number = state.accepted;
                 state.accepted += 1;
                 let clones = [client.try_clone().unwrap(), server.try_clone().unwrap()];
                 state.streams.push(clones);
                 drop(state);
                 let _ = (client.set_nodelay(true), server.set_nodelay(true));
                 let backwards = (server.try_clone().unwrap(), client.try_clone().unwrap());
-                self.clone().forward(client, server, Direction::There);
-                self.clone()
-                    .forward(backwards.0, backwards.1, Direction::Back);
+                for (from, to, direction) in [
+                    (client, server, Direction::There),
+                    (backwards.0, backwards.1, Direction::Back),
+                ] {
+                    self.clone().forward(from, to, (number, direction));
+                }
             }
         });
     }
 
     /// Two threads: one reads and says when, the other waits and writes.
-    fn forward(self: Arc<Self>, mut from: TcpStream, mut to: TcpStream, direction: Direction) {
+    fn forward(self: Arc<Self>, mut from: TcpStream, mut to: TcpStream, way: (usize, Direction)) {
         let (sender, receiver) = mpsc::channel::<(Instant, Vec<u8>)>();
         std::thread::spawn(move || {
             let mut chunk = [0; 64 * 1024];
@@ -168,18 +179,18 @@ impl Shared {
         });
         std::thread::spawn(move || {
             for (read, bytes) in receiver {
-                if !self.wait_until_due(read, direction) || to.write_all(&bytes).is_err() {
+                if !self.wait_until_due(read, way) || to.write_all(&bytes).is_err() {
                     break;
                 }
             }
             // an end takes as long as bytes do
-            self.wait_until_due(Instant::now(), direction);
+            self.wait_until_due(Instant::now(), way);
             let _ = to.shutdown(Shutdown::Write);
         });
     }
 
     /// Waits until bytes that were read then may go on; false where the wire is over.
-    fn wait_until_due(&self, read: Instant, direction: Direction) -> bool {
+    fn wait_until_due(&self, read: Instant, (number, direction): (usize, Direction)) -> bool {
         let mut state = self.lock();
         loop {
             if state.over {
@@ -187,14 +198,11 @@ impl Shared {
             }
             let delay = state.delays[direction as usize];
             let rest = (read + delay).saturating_duration_since(Instant::now());
-            if !state.silent && rest.is_zero() {
+            let silent = state.silent || number < state.dead;
+            if !silent && rest.is_zero() {
                 return true;
             }
-            let rest = if state.silent {
-                Duration::from_secs(1)
-            } else {
-                rest
-            };
+            let rest = if silent { Duration::from_secs(1) } else { rest };
             state = self.changed.wait_timeout(state, rest).unwrap().0;
         }
     }

@@ -1,7 +1,7 @@
 //! Four gateways, one key, demand far above the limit: never more than promised, and hardly less.
 
 use super::fleet::{Fleet, is_long, report};
-use super::load::{Pace, Samples, demand};
+use super::load::{Pace, Samples, Window, demand};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -48,6 +48,23 @@ fn run(policy: &str, short_s: f64, long_s: f64) -> Samples {
         "demand was not far above the limit"
     );
     samples
+}
+
+/// Greedy demand on so many units a second, and what happened in each second.
+fn run_by_windows(algorithm: &str, consistency: &str) -> (Samples, Vec<Window>) {
+    let quota = format!("quota: {{ count: {COUNT}, period: 1s }}");
+    let samples = run(
+        &format!("algorithm: {algorithm}, consistency: {consistency}, {quota}"),
+        4.0,
+        10.0,
+    );
+    let windows = samples.windows(1_000_000);
+    report(&format!("{windows:?}"));
+    assert!(windows.len() >= 2);
+    for window in &windows {
+        assert!(window.surely <= COUNT, "{window:?}");
+    }
+    (samples, windows)
 }
 
 /// At least 99 % of what the quota allows.
@@ -139,17 +156,8 @@ fn leased_sliding_window() {
 }
 
 fn assert_fixed_window(consistency: &str) {
-    let quota = format!("quota: {{ count: {COUNT}, period: 1s }}");
-    let samples = run(
-        &format!("algorithm: fixed_window, consistency: {consistency}, {quota}"),
-        4.0,
-        10.0,
-    );
-    let windows = samples.windows(1_000_000);
-    report(&format!("{windows:?}"));
-    assert!(windows.len() >= 2);
+    let (samples, windows) = run_by_windows("fixed_window", consistency);
     for window in &windows {
-        assert!(window.surely <= COUNT, "{window:?}");
         let allowed = COUNT.min(window.requests);
         assert!(window.perhaps * 100 >= allowed * 99, "{window:?}");
     }
@@ -172,18 +180,7 @@ fn leased_fixed_window() {
 }
 
 fn assert_counter(consistency: &str) {
-    let quota = format!("quota: {{ count: {COUNT}, period: 1s }}");
-    let samples = run(
-        &format!("algorithm: sliding_window_counter, consistency: {consistency}, {quota}"),
-        4.0,
-        10.0,
-    );
-    let windows = samples.windows(1_000_000);
-    report(&format!("{windows:?}"));
-    assert!(windows.len() >= 2);
-    for window in &windows {
-        assert!(window.surely <= COUNT, "{window:?}");
-    }
+    let (samples, windows) = run_by_windows("sliding_window_counter", consistency);
     let most = samples.most_within(1_000_000);
     report(&format!("most within a period: {most} of {COUNT}"));
     assert!(most <= 2 * COUNT);

@@ -3,10 +3,9 @@
 use super::fleet::{report, store};
 use crate::client::Response;
 use crate::gateway::{EVERYTHING, Gateway, app};
-use crate::redis::RedisServer;
+use crate::redis::{RedisServer, libfaketime};
 use crate::upstream::Upstream;
 use crate::waiting;
-use std::path::PathBuf;
 
 /// How far the clocks of gateways are off, seconds: beside the true one.
 const OFF: i64 = 600;
@@ -19,7 +18,7 @@ struct Skewed {
 impl Skewed {
     fn start(seconds: i64, configuration: &str) -> Self {
         let shift = format!("{seconds:+}");
-        let library = libfaketime();
+        let library = libfaketime("libfaketimeMT.so.1");
         let environment = [
             ("LD_PRELOAD", library.to_str().unwrap()),
             ("FAKETIME", shift.as_str()),
@@ -40,17 +39,6 @@ impl Drop for Skewed {
             let _ = std::fs::remove_file(format!("/dev/shm/{name}_{process}"));
         }
     }
-}
-
-fn libfaketime() -> PathBuf {
-    let folders = std::fs::read_dir("/usr/lib")
-        .into_iter()
-        .flatten()
-        .flatten();
-    folders
-        .map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"))
-        .find(|path| path.exists())
-        .expect("libfaketime is missing; run scripts/install-deps test")
 }
 
 /// Two gateways whose clocks differ from the store's by ten minutes either way, and one from the first's by

@@ -203,6 +203,35 @@ fn a_killed_gateway_loses_no_more_than_the_cap() {
     assert!((1..=cap).contains(&lost), "{lost} of {cap}");
 }
 
+#[test]
+fn a_gateway_that_stops_gives_back_what_it_has_in_hand() {
+    let mut fleet = Fleet::start(
+        1,
+        &format!("  p: {{ key: [global], lease_ttl: 5s, {A_DAY} }}"),
+    );
+    fleet.until_leasing();
+    let used = hot(&fleet, Duration::from_secs(1)).admitted();
+    let ahead = units_in_redis(&fleet, "tg:f:p:g") - used;
+    let gateway = &mut fleet.gateways[0];
+    // of 1,000 a second, for five seconds
+    assert_eq!(
+        gateway.metric("tidegate_lease_units_bound{policy=\"p\"} "),
+        5_000.0
+    );
+    let most = gateway.metric("tidegate_lease_units_most{policy=\"p\"} ");
+    assert!((1.0..=5_000.0).contains(&most), "{most}");
+    assert!(gateway.metric("tidegate_lease_units{policy=\"p\"} ") >= ahead as f64);
+    gateway.signal("TERM");
+    let (status, took) = timed(|| gateway.ended());
+    assert!(status.success(), "{status}");
+    report(&format!(
+        "{used} used, {ahead} in hand, ended after {took:?}"
+    ));
+    assert!(ahead > 0, "nothing was in hand");
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert_eq!(units_in_redis(&fleet, "tg:f:p:g"), used);
+}
+
 /// Spikes and rests that wander over the gateways: refill is earned while units lie in leases.
 fn wandering(gateway: usize, at: Duration) -> Option<Pace> {
     let turn = at.as_millis() as usize / 150;

@@ -23,6 +23,11 @@ struct Held {
 
 impl Held {
     fn start(count: u64) -> Self {
+        Self::start_with(count, "")
+    }
+
+    /// With further sections of the configuration.
+    fn start_with(count: u64, sections: &str) -> Self {
         let released: Arc<Mutex<HashSet<String>>> = Arc::default();
         let script = released.clone();
         let upstream = Upstream::scripted(move |exchange: &mut Exchange| {
@@ -41,7 +46,7 @@ impl Held {
             }
         });
         let policy = format!(
-            "  p: {{ key: [global], algorithm: concurrency, quota: {{ count: {count} }} }}"
+            "  p: {{ key: [global], algorithm: concurrency, quota: {{ count: {count} }} }}\n{sections}"
         );
         Held {
             fleet: Fleet::before(upstream, 2, &policy),
@@ -161,6 +166,26 @@ fn a_killed_gateway_gives_back_within_the_ttl_and_a_long_request_keeps_its_permi
     waiting::until("there is room", || {
         held.gateway(1).get("/now").status == 200
     });
+}
+
+#[test]
+fn a_gateway_that_stops_gives_back_the_permits_of_requests_it_cuts_off() {
+    let mut held = Held::start_with(3, "server: { grace_period: 300ms }");
+    let _stays = held.hold(1, "/stays");
+    let _cut = [held.hold(0, "/a"), held.hold(0, "/b")];
+    held.assert_full();
+    held.gateway(0).signal("TERM");
+    let status = held.fleet.gateways[0].ended();
+    assert!(status.success(), "{status}");
+    let ((), took) = waiting::timed(|| {
+        waiting::until("the permits are back", || {
+            held.gateway(1).get("/now").status == 200
+        });
+    });
+    super::fleet::report(&format!("permits were back {took:?} after the end"));
+    assert!(took <= Duration::from_millis(500), "{took:?}");
+    let _more = [held.hold(1, "/c"), held.hold(1, "/d")];
+    assert_eq!(held.gateway(1).get("/now").status, 429);
 }
 
 #[test]

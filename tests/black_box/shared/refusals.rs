@@ -2,7 +2,9 @@
 
 use super::fleet::{Fleet, report};
 use super::load::{Pace, demand};
-use crate::gateway::Gateway;
+use crate::gateway::{EVERYTHING, Gateway, app};
+use crate::redis::{RedisServer, Wire};
+use crate::upstream::Upstream;
 use crate::waiting::{self, pause};
 use std::time::{Duration, Instant};
 
@@ -98,6 +100,34 @@ fn a_remembered_refusal_tells_the_truth_about_waiting() {
         }
         fleet.assert_no_outage();
     }
+}
+
+#[test]
+fn a_refusal_that_was_long_on_its_way_tells_the_truth_too() {
+    let redis = RedisServer::start();
+    let wire = Wire::before(redis.address());
+    let upstream = Upstream::scripted(|exchange| exchange.answer("ok"));
+    let gateway = Gateway::start(&format!(
+        "{}{EVERYTHING}store: {{ redis: {{ url: \"{}\", timeout: 5s }} }}\n\
+         policies: {{ p: {{ key: [global], algorithm: token_bucket, quota: {{ count: 1, period: 3s }} }} }}",
+        app(upstream.address),
+        wire.url()
+    ));
+    wire.delay(Duration::from_millis(300), Duration::ZERO);
+    assert_eq!(gateway.get("/").status, 200);
+    // the handful that make the bucket hot
+    for _ in 0..4 {
+        assert_eq!(gateway.get("/").status, 429);
+    }
+    wire.heal();
+    let refusal = gateway.get("/");
+    let remembered = gateway.metric("tidegate_store_remembered_refusals_total ");
+    assert_eq!((refusal.status, remembered), (429, 1.0));
+    let wait = refusal.json()["retry_after_ms"].as_u64().unwrap();
+    pause(Duration::from_millis(wait));
+    let next = gateway.get("/");
+    assert_eq!(next.status, 200, "after {wait} ms, as told: {next}");
+    assert_eq!(gateway.metric("tidegate_store_outage_total "), 0.0);
 }
 
 /// Asks until the store has refused just now; when that was.

@@ -15,13 +15,17 @@ use redis::{
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 /// How long an attempt to connect may take, beyond a few round trips.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Round trips of a handshake, each of which may take as long as a request waits.
 const HANDSHAKE: u32 = 6;
+
+/// How long a reply of a cluster's node may come after the deadline and be seen, so that its units
+/// are handed back. A single server has no such bound: its connection is given up as a whole.
+const LATE: Duration = Duration::from_millis(500);
 
 /// Between attempts to connect: recovery has to be noticed within a second.
 const RETRY: Duration = Duration::from_millis(150);
@@ -64,6 +68,9 @@ pub enum BadSettings {
     CaFile(#[from] std::io::Error),
 }
 
+/// What Redis answers, undigested.
+pub type Reply = Value;
+
 /// Why a call has no reply.
 #[derive(Debug, thiserror::Error)]
 pub enum CallFailed {
@@ -82,8 +89,14 @@ pub enum CallFailed {
 pub struct Link {
     target: Target,
     patience: Duration,
-    connection: ArcSwapOption<Connection>,
-    broken: Notify,
+    live: ArcSwapOption<Live>,
+}
+
+/// One connection, until it is given up: then every call that still waits on it ends as well, for
+/// the other end of a black hole would let it wait for as long as TCP does.
+struct Live {
+    connection: Connection,
+    over: watch::Sender<bool>,
 }
 
 enum Target {
@@ -127,6 +140,7 @@ impl Link {
             .map(|url| url.as_str().into_connection_info())
             .collect::<Result<Vec<_>, _>>()?;
         let first = infos.first().cloned().ok_or_else(no_url)?;
+        let patience = CONNECT_TIMEOUT + settings.timeout * HANDSHAKE;
         let target = match &settings.deployment {
             Deployment::Single => Target::Single(client(first, certificates())?),
             Deployment::Sentinel { master } => Target::Sentinel {
@@ -139,7 +153,9 @@ impl Link {
                 certificates: certificates(),
             },
             Deployment::Cluster => {
-                let mut builder = ClusterClient::builder(infos).connection_timeout(CONNECT_TIMEOUT);
+                let mut builder = ClusterClient::builder(infos)
+                    .connection_timeout(patience)
+                    .response_timeout(settings.timeout + LATE);
                 if let Some(certificates) = certificates() {
                     builder = builder.certs(certificates);
                 }
@@ -151,15 +167,14 @@ impl Link {
         };
         Ok(Link {
             target,
-            patience: CONNECT_TIMEOUT + settings.timeout * HANDSHAKE,
-            connection: ArcSwapOption::empty(),
-            broken: Notify::new(),
+            patience,
+            live: ArcSwapOption::empty(),
         })
     }
 
     /// Is there a connection?
     pub fn is_up(&self) -> bool {
-        self.connection.load().is_some()
+        self.live.load().is_some()
     }
 
     /// Keys of one call must fall into one slot.
@@ -174,11 +189,14 @@ impl Link {
         loop {
             match tokio::time::timeout(self.patience, self.connect()).await {
                 Ok(Ok(connection)) => {
-                    self.connection.store(Some(Arc::new(connection)));
+                    let live = Arc::new(Live {
+                        connection,
+                        over: watch::Sender::new(false),
+                    });
+                    self.live.store(Some(live.clone()));
                     tracing::debug!("connected to Redis");
                     told = None;
-                    self.broken.notified().await;
-                    self.connection.store(None);
+                    live.is_over().await;
                     tracing::debug!("lost the connection to Redis");
                 }
                 Ok(Err(error)) => tell(&mut told, describe(&error)),
@@ -190,45 +208,52 @@ impl Link {
 
     /// Gives up the connection there is; [`Link::keep`] makes another.
     pub fn give_up(&self) {
-        self.connection.store(None);
-        self.broken.notify_one();
+        if let Some(live) = self.live.load_full() {
+            self.give_up_on(&live);
+        }
+    }
+
+    /// Gives up this connection, but not one that has been made since.
+    fn give_up_on(&self, live: &Arc<Live>) {
+        self.live
+            .compare_and_swap(&Some(live.clone()), None::<Arc<Live>>);
+        live.over.send_replace(true);
     }
 
     /// Makes a call of a script; one that Redis has forgotten is sent along.
-    pub async fn call(&self, call: &Call) -> Result<Value, CallFailed> {
-        let Some(connection) = self.connection.load_full() else {
-            return Err(CallFailed::NotConnected);
-        };
-        let mut connection = Connection::clone(&connection);
-        let mut reply = connection.send(call.command()).await;
-        if let Err(error) = &reply
-            && error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
-        {
-            reply = connection.send(&call.with_text()).await;
-        }
-        reply.map_err(|error| {
-            if !may_stay(&error) {
-                self.give_up();
+    pub async fn call(&self, call: &Call) -> Result<Reply, CallFailed> {
+        match self.send(call.command()).await {
+            Err(CallFailed::Redis(error))
+                if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) =>
+            {
+                self.send(&call.with_text()).await
             }
-            error.into()
-        })
+            reply => reply,
+        }
     }
 
-    /// Sends a command.
-    pub(super) async fn send(&self, command: &Cmd) -> Result<Value, CallFailed> {
-        let Some(connection) = self.connection.load_full() else {
+    /// Sends a command. Where the error says that the connection is of no use any more, it is given
+    /// up.
+    pub(super) async fn send(&self, command: &Cmd) -> Result<Reply, CallFailed> {
+        let Some(live) = self.live.load_full() else {
             return Err(CallFailed::NotConnected);
         };
-        Ok(Connection::clone(&connection).send(command).await?)
+        let reply = live.send(command).await;
+        if let Err(CallFailed::Redis(error)) = &reply
+            && !may_stay(error)
+        {
+            self.give_up_on(&live);
+        }
+        reply
     }
 
     /// Listens to a channel on a connection of its own.
     pub async fn subscribe(&self, channel: &str) -> Result<PubSub, CallFailed> {
-        let client = match &self.target {
-            Target::Single(client) | Target::Cluster { one: client, .. } => client.clone(),
-            Target::Sentinel { .. } => self.ask_sentinels().await?,
-        };
         let listening = async {
+            let client = match &self.target {
+                Target::Single(client) | Target::Cluster { one: client, .. } => client.clone(),
+                Target::Sentinel { .. } => self.ask_sentinels().await?,
+            };
             let mut subscription = client.get_async_pubsub().await?;
             subscription.subscribe(channel).await?;
             Ok::<_, RedisError>(subscription)
@@ -276,6 +301,23 @@ impl Link {
         let mut sentinel = Sentinel::build(nodes.clone())?;
         let found = sentinel.async_master_for(master, Some(&of_node)).await?;
         client(found.get_connection_info().clone(), certificates.clone())
+    }
+}
+
+impl Live {
+    /// Sends a command; it fails where the connection is given up meanwhile.
+    async fn send(&self, command: &Cmd) -> Result<Reply, CallFailed> {
+        let mut connection = self.connection.clone();
+        tokio::select! {
+            biased;
+            reply = connection.send(command) => Ok(reply?),
+            () = self.is_over() => Err(CallFailed::NotConnected),
+        }
+    }
+
+    async fn is_over(&self) {
+        // fails only where there is no sender any more, and then it is over as well
+        let _ = self.over.subscribe().wait_for(|over| *over).await;
     }
 }
 

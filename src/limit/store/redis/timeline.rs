@@ -1,7 +1,7 @@
 //! Timelines decided by the real scripts at times that are given, for simulations.
 
 use super::link::{BadSettings, CallFailed, Link, Settings};
-use super::wire::{self, Frame, Mode, Set, Wanted};
+use super::wire::{self, Frame, Set, Wanted};
 use crate::limit::decision::{Charge, Decision};
 use crate::limit::quota::PERIOD_US;
 use std::sync::Arc;
@@ -72,18 +72,8 @@ impl Timeline {
             permit_ttl_us: *PERIOD_US.end(),
             gateways: 1,
         };
-        let wanted = Wanted {
-            key: charge.key,
-            quota: charge.quota.clone(),
-            cost: charge.cost,
-            mode: if charge.enforce {
-                Mode::Enforce
-            } else {
-                Mode::Shadow
-            },
-        };
         let sets = [Set {
-            buckets: Arc::new(std::iter::once(wanted).collect()),
+            buckets: Arc::new(std::iter::once(Wanted::of(charge)).collect()),
             requests: 1,
             extra: 0,
             lease_us: 0,

@@ -9,7 +9,7 @@ pub use encode::{Call, announce, keep, peek, refund, release, renew, reset, spen
 use crate::limit::algorithm::sliding_window::Log;
 use crate::limit::algorithm::token_bucket::Level;
 use crate::limit::algorithm::{Answer, Reading};
-use crate::limit::decision::{BucketDecision, Decision, Source};
+use crate::limit::decision::{BucketDecision, Charge, Decision, Source};
 use crate::limit::descriptor::BucketKey;
 use crate::limit::quota::{Quota, State};
 use crate::limit::rate::MICRO;
@@ -38,6 +38,22 @@ pub struct Wanted {
     pub cost: u64,
     /// whether it refuses
     pub mode: Mode,
+}
+
+impl Wanted {
+    /// What a request wants of one bucket.
+    pub fn of(charge: &Charge<'_>) -> Self {
+        Wanted {
+            key: charge.key,
+            quota: charge.quota.clone(),
+            cost: charge.cost,
+            mode: if charge.enforce {
+                Mode::Enforce
+            } else {
+                Mode::Shadow
+            },
+        }
+    }
 }
 
 /// The buckets of a set: distinct, in the order of the charges.

@@ -1,0 +1,245 @@
+//! Where the snapshot comes from: the file and the database's rows. A change of either makes a new
+//! snapshot, or is refused and leaves the old one.
+
+use super::{LastGood, Running, compile};
+use crate::config::{Config, Environment, Problem, Row, Section, Shown, Source};
+use crate::database::Rows;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The parts a running gateway's snapshot is made of.
+pub struct Sources {
+    /// the file and the directory whose `.env` counts; absent: a text that does not change
+    origin: Option<(PathBuf, PathBuf)>,
+    /// where the database's rows are kept; absent: there is no database, or no place
+    pub(super) last_good: Option<LastGood>,
+    /// were the database's rows read at the start?
+    pub(super) is_current: bool,
+    /// what listeners, stores and the like were made of at the start
+    started_with: Config,
+    parts: Mutex<Parts>,
+}
+
+struct Parts {
+    source: Arc<Source>,
+    /// everything the database has; absent: it has not been read yet, or there is none
+    rows: Option<Arc<Vec<Row>>>,
+    /// the rows that are part of the snapshot
+    good: Arc<Vec<Row>>,
+    refused: Arc<Vec<Problem>>,
+}
+
+/// How a first snapshot came to be.
+pub struct Beginning {
+    /// the file and the directory whose `.env` counts; absent: a text that does not change
+    pub origin: Option<(PathBuf, PathBuf)>,
+    /// the file as parsed
+    pub source: Source,
+    /// the database's rows, as read or as saved; absent: none are known
+    pub rows: Option<Vec<Row>>,
+    /// were they read just now?
+    pub is_current: bool,
+    /// where they are kept
+    pub last_good: Option<LastGood>,
+}
+
+impl Sources {
+    /// What a first snapshot was made of: `good` rows are part of it, others are `refused`.
+    pub fn new(
+        beginning: Beginning,
+        started_with: Config,
+        good: Vec<Row>,
+        refused: Vec<Problem>,
+    ) -> Self {
+        Sources {
+            origin: beginning.origin,
+            last_good: beginning.last_good,
+            is_current: beginning.is_current,
+            started_with,
+            parts: Mutex::new(Parts {
+                source: Arc::new(beginning.source),
+                rows: beginning.rows.map(Arc::new),
+                good: Arc::new(good),
+                refused: Arc::new(refused),
+            }),
+        }
+    }
+
+    /// The file, where there is one.
+    pub fn file(&self) -> Option<&Path> {
+        self.origin.as_ref().map(|(file, _)| file.as_path())
+    }
+
+    /// The `.env` that counts.
+    pub(super) fn dotenv(&self) -> Option<PathBuf> {
+        self.origin.as_ref().map(|(_, folder)| folder.join(".env"))
+    }
+
+    /// What is wrong with the rows that are left out.
+    pub fn refused(&self) -> Arc<Vec<Problem>> {
+        self.parts.lock().refused.clone()
+    }
+
+    /// Does the file alone have this?
+    pub fn file_has(&self, section: Section, name: &str) -> bool {
+        self.parts.lock().source.has(section, name)
+    }
+}
+
+/// The database's rows as the configuration takes them.
+pub fn rows_of(rows: &Rows) -> Vec<Row> {
+    let row = |section, name: &String, document: Value| Row {
+        section,
+        name: name.clone(),
+        document,
+    };
+    let tiers = rows.tiers.iter();
+    let policies = rows.policies.iter();
+    let routes = rows.routes.iter();
+    tiers
+        .map(|name| row(Section::Tiers, name, json!({})))
+        .chain(policies.map(|(name, policy)| row(Section::Policies, name, policy.clone())))
+        .chain(routes.map(|(name, set)| row(Section::RouteSettings, name, set.clone())))
+        .collect()
+}
+
+/// What came of a change.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// warnings and rows left out
+    pub remarks: Vec<Problem>,
+    /// sections of the file that changed and count at the next start only
+    pub at_next_start: Vec<&'static str>,
+}
+
+impl Running {
+    /// Reads the file again. What is wrong with it leaves everything as it is. It takes as long as
+    /// reading and compiling takes: not to be called where requests are served.
+    pub fn reload(&self) -> Result<Applied, Vec<Problem>> {
+        let Some(sources) = &self.sources else {
+            return Ok(Applied::default());
+        };
+        let Some((file, folder)) = &sources.origin else {
+            return Ok(Applied::default());
+        };
+        let source = Source::read(file, &Environment::from_process(folder))
+            .inspect_err(|_| self.metrics.snapshot.refused.inc())?;
+        self.rebuild(sources, Some(source), None)
+    }
+
+    /// Takes over what the database has now; the same holds as for [`Running::reload`].
+    pub fn apply(&self, rows: &Rows) -> Result<Applied, Vec<Problem>> {
+        let Some(sources) = &self.sources else {
+            return Ok(Applied::default());
+        };
+        self.rebuild(sources, None, Some(rows_of(rows)))
+    }
+
+    fn rebuild(
+        &self,
+        sources: &Sources,
+        source: Option<Source>,
+        rows: Option<Vec<Row>>,
+    ) -> Result<Applied, Vec<Problem>> {
+        // held to the end: two changes at once would each lose the other's half
+        let mut parts = sources.parts.lock();
+        let source = source.map_or_else(|| parts.source.clone(), Arc::new);
+        let rows = rows.map(Arc::new).or_else(|| parts.rows.clone());
+        let compiled = compile(
+            &source,
+            rows.as_deref().map(Vec::as_slice),
+            &parts.good,
+            Some(&self.snapshot()),
+            &self.metrics,
+        );
+        let compiled = match compiled {
+            Ok(compiled) => compiled,
+            Err(problems) => {
+                self.metrics.snapshot.refused.inc();
+                return Err(problems);
+            }
+        };
+        let mut remarks = compiled.loaded.warnings.clone();
+        remarks.extend(compiled.refused.iter().cloned());
+        let at_next_start = not_taken_over(&sources.started_with, &compiled.loaded.config);
+        *parts = Parts {
+            source,
+            rows,
+            good: Arc::new(compiled.rows),
+            refused: Arc::new(compiled.refused),
+        };
+        let metrics = &self.metrics.snapshot;
+        metrics.refused_rows.set(parts.refused.len() as i64);
+        self.publish(compiled.snapshot);
+        Ok(Applied {
+            remarks,
+            at_next_start,
+        })
+    }
+
+    /// The file alone, as it may be shown.
+    pub fn file_shown(&self) -> Shown {
+        match &self.sources {
+            Some(sources) => sources.parts.lock().source.shown(),
+            None => self.snapshot().shown.clone(),
+        }
+    }
+
+    /// Would this stand in the configuration? `None`: would it stand without? What was wrong before
+    /// is nobody's fault now.
+    pub fn validate(
+        &self,
+        section: Section,
+        name: &str,
+        document: Option<&Value>,
+    ) -> Result<(), Vec<Problem>> {
+        let Some(sources) = &self.sources else {
+            return Ok(());
+        };
+        let (source, good) = {
+            let parts = sources.parts.lock();
+            (parts.source.clone(), parts.good.clone())
+        };
+        let others = good.iter();
+        let mut rows: Vec<Row> = others
+            .filter(|row| row.section != section || row.name != name)
+            .cloned()
+            .collect();
+        let row = document.map(|document| Row {
+            section,
+            name: name.to_owned(),
+            document: document.clone(),
+        });
+        rows.extend(row);
+        let loaded = source.with(&rows)?;
+        super::assemble(&loaded, &self.metrics, Some(&self.snapshot())).map(|_| ())
+    }
+}
+
+/// What was made once, at the start.
+fn not_taken_over(before: &Config, now: &Config) -> Vec<&'static str> {
+    let admin = |config: &Config| {
+        let admin = config.admin.as_ref();
+        admin.map(|admin| (admin.address, admin.token.clone(), admin.hosts.clone()))
+    };
+    let changed = [
+        (
+            "server.threads",
+            before.server.threads != now.server.threads,
+        ),
+        (
+            "server.grace_period",
+            before.server.grace_period != now.server.grace_period,
+        ),
+        ("server.watch", before.server.watch != now.server.watch),
+        ("listeners", before.listeners != now.listeners),
+        ("admin", admin(before) != admin(now)),
+        ("store", before.store != now.store),
+        ("database", before.database != now.database),
+        ("auth.failures", before.auth.failures != now.auth.failures),
+    ];
+    let changed = changed.into_iter().filter(|(_, differs)| *differs);
+    changed.map(|(section, _)| section).collect()
+}
