@@ -36,7 +36,7 @@ use resources::Change;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinSet;
 
 /// The file in the state's folder that holds what is known of keys and clients.
@@ -62,6 +62,8 @@ pub struct Database {
     changed: watch::Sender<u64>,
     health: watch::Sender<Health>,
     metrics: DatabaseMetrics,
+    /// look-ups are left connections of the pool, however many people write at once
+    work: Semaphore,
     /// ended with the database
     tasks: Mutex<JoinSet<()>>,
 }
@@ -89,6 +91,7 @@ impl Database {
             changed: watch::Sender::new(0),
             health,
             metrics,
+            work: Semaphore::new((settings.pool / 2).max(1)),
             tasks: Mutex::default(),
         }))
     }
@@ -309,13 +312,21 @@ impl Database {
     }
 
     /// A connection to a database with the schema that is needed.
-    async fn lease(&self) -> Result<Lease, DatabaseError> {
+    async fn lease(&self) -> Result<Work<'_>, DatabaseError> {
+        let permit = self.bounded(async {
+            let permit = self.work.acquire().await;
+            permit.map_err(|error| DatabaseError::Unavailable(error.to_string()))
+        });
+        let permit = permit.await?;
         let mut lease = self.pool.lease().await?;
         let checked = self.bounded(schema::check(lease.client()?)).await;
         lease.settle(&checked);
         checked?;
         lease.unsettle();
-        Ok(lease)
+        Ok(Work {
+            lease,
+            _permit: permit,
+        })
     }
 
     async fn bounded<T>(
@@ -323,6 +334,22 @@ impl Database {
         work: impl Future<Output = Result<T, DatabaseError>>,
     ) -> Result<T, DatabaseError> {
         within(self.pool.timeout(), work).await
+    }
+}
+
+/// A connection for what nobody's request to the gateway waits for.
+struct Work<'a> {
+    lease: Lease,
+    _permit: SemaphorePermit<'a>,
+}
+
+impl Work<'_> {
+    fn client(&mut self) -> Result<&mut tokio_postgres::Client, DatabaseError> {
+        self.lease.client()
+    }
+
+    fn settle<T>(&mut self, done: &Result<T, DatabaseError>) {
+        self.lease.settle(done);
     }
 }
 

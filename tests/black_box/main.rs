@@ -29,6 +29,7 @@ mod main_story;
 mod outage;
 mod paths;
 mod policies;
+mod postgres;
 mod queue;
 mod ratelimit_headers;
 mod redis;
