@@ -26,6 +26,8 @@ struct Parts {
     source: Arc<Source>,
     /// everything the database has; absent: it has not been read yet, or there is none
     rows: Option<Arc<Vec<Row>>>,
+    /// their newest revision; 0: not known
+    revision: i64,
     /// the rows that are part of the snapshot
     good: Arc<Vec<Row>>,
     refused: Arc<Vec<Problem>>,
@@ -61,6 +63,7 @@ impl Sources {
             parts: Mutex::new(Parts {
                 source: Arc::new(beginning.source),
                 rows: beginning.rows.map(Arc::new),
+                revision: 0,
                 good: Arc::new(good),
                 refused: Arc::new(refused),
             }),
@@ -80,6 +83,11 @@ impl Sources {
     /// What is wrong with the rows that are left out.
     pub fn refused(&self) -> Arc<Vec<Problem>> {
         self.parts.lock().refused.clone()
+    }
+
+    /// The newest revision that the snapshot contains; 0: not known.
+    pub fn revision(&self) -> i64 {
+        self.parts.lock().revision
     }
 
     /// Does the file alone have this?
@@ -126,7 +134,7 @@ impl Running {
         };
         let source = Source::read(file, &Environment::from_process(folder))
             .inspect_err(|_| self.metrics.snapshot.refused.inc())?;
-        self.rebuild(sources, Some(source), None)
+        self.rebuild(sources, &mut sources.parts.lock(), Some(source), None)
     }
 
     /// Takes over what the database has now; the same holds as for [`Running::reload`].
@@ -134,19 +142,33 @@ impl Running {
         let Some(sources) = &self.sources else {
             return Ok(Applied::default());
         };
-        self.rebuild(sources, None, Some(rows_of(rows)))
+        self.rebuild(sources, &mut sources.parts.lock(), None, Some(rows))
     }
 
+    /// The same for rows that were read beside the watcher, which may have newer ones by now.
+    pub fn apply_newer(&self, rows: &Rows) -> Result<Applied, Vec<Problem>> {
+        let Some(sources) = &self.sources else {
+            return Ok(Applied::default());
+        };
+        let mut parts = sources.parts.lock();
+        if rows.revision <= parts.revision {
+            return Ok(Applied::default());
+        }
+        self.rebuild(sources, &mut parts, None, Some(rows))
+    }
+
+    /// The parts are locked from before to after: two changes at once would each lose the other's half.
     fn rebuild(
         &self,
         sources: &Sources,
+        parts: &mut Parts,
         source: Option<Source>,
-        rows: Option<Vec<Row>>,
+        rows: Option<&Rows>,
     ) -> Result<Applied, Vec<Problem>> {
-        // held to the end: two changes at once would each lose the other's half
-        let mut parts = sources.parts.lock();
         let source = source.map_or_else(|| parts.source.clone(), Arc::new);
-        let rows = rows.map(Arc::new).or_else(|| parts.rows.clone());
+        let revision = rows.map_or(parts.revision, |rows| rows.revision);
+        let rows = rows.map(rows_of).map(Arc::new);
+        let rows = rows.or_else(|| parts.rows.clone());
         let compiled = compile(
             &source,
             rows.as_deref().map(Vec::as_slice),
@@ -167,6 +189,7 @@ impl Running {
         *parts = Parts {
             source,
             rows,
+            revision,
             good: Arc::new(compiled.rows),
             refused: Arc::new(compiled.refused),
         };

@@ -19,7 +19,7 @@ const NASTY: [&str; 16] = [
     "${HOME}",
     "$${X}",
     "../../etc/passwd",
-    "NULL",
+    "a b",
     "\u{10ffff}",
     " ",
 ];
@@ -48,13 +48,19 @@ fn nasty_names_reach_nothing() {
             ("GET", format!("/api/v1/limits?ip={name}")),
         ] {
             let answered = send(&stage.gateway, method, &target, &[], b"{}");
-            assert!((400..500).contains(&answered.status), "{method} {target}: {answered}");
+            assert!(
+                (400..500).contains(&answered.status),
+                "{method} {target}: {answered}"
+            );
             assert!(answered.header("X-Injected").is_none());
             is_problem(&answered, answered.status);
         }
     }
     assert_eq!(stage.get("/api/v1/revisions").json()["items"], json!([]));
-    assert_eq!(stage.server.sql("SELECT count(*) FROM policies").trim(), "0");
+    assert_eq!(
+        stage.server.sql("SELECT count(*) FROM policies").trim(),
+        "0"
+    );
 }
 
 /// Every text of a document replaced by something nasty, one at a time.
@@ -97,7 +103,8 @@ fn nasty_texts_in_every_field_of_every_document_are_refused_or_kept_as_they_are(
         "tiers": { "free": quota }, "overrides": { "acme": { "count": 9, "period": "1s", "expires": "2040-01-01T00:00:00Z" } },
         "cost": 1, "mode": "shadow", "methods": ["GET"], "status": 429
     });
-    let settings = json!({ "upstream": "app", "canary": { "upstream": "app", "weight": 5 }, "timeout": "5s" });
+    let settings =
+        json!({ "upstream": "app", "canary": { "upstream": "app", "weight": 5 }, "timeout": "5s" });
     let key = json!({ "name": "n", "scopes": ["s"], "expires": "2040-01-01T00:00:00Z" });
     for nasty in NASTY {
         for (method, target, document) in [
@@ -110,10 +117,14 @@ fn nasty_texts_in_every_field_of_every_document_are_refused_or_kept_as_they_are(
             for mutated in mutations(document, nasty) {
                 let body = mutated.to_string();
                 let answered = send(&stage.gateway, method, target, &[], body.as_bytes());
-                assert!(answered.status < 500, "{method} {target} {body}: {answered}");
+                assert!(
+                    answered.status < 500,
+                    "{method} {target} {body}: {answered}"
+                );
             }
         }
-        let question = json!({ "method": nasty, "url": nasty, "headers": { nasty: nasty }, "ip": nasty });
+        let question =
+            json!({ "method": nasty, "url": nasty, "headers": { nasty: nasty }, "ip": nasty });
         for mutated in mutations(&question, nasty) {
             let answered = stage.post("/api/v1/explain", &mutated);
             assert!(answered.status < 500, "{mutated}: {answered}");
@@ -133,7 +144,12 @@ fn nasty_actors_are_refused() {
         is_problem(&refused, 400);
     }
     let headers = [("X-Tidegate-Actor", "Robert'); DROP TABLE revisions; --")];
-    assert_eq!(stage.put_with("/api/v1/tiers/t", &json!({}), &headers).status, 201);
+    assert_eq!(
+        stage
+            .put_with("/api/v1/tiers/t", &json!({}), &headers)
+            .status,
+        201
+    );
     let newest = &stage.get("/api/v1/revisions").json()["items"][0];
     assert_eq!(newest["by"], "Robert'); DROP TABLE revisions; --");
 }
@@ -142,11 +158,38 @@ fn nasty_actors_are_refused() {
 fn huge_and_deep_bodies_are_refused() {
     let stage = Stage::new();
     let big = json!({ "key": vec!["client"; 200_000] }).to_string();
-    is_problem(&send(&stage.gateway, "PUT", "/api/v1/policies/p", &[], big.as_bytes()), 413);
+    is_problem(
+        &send(
+            &stage.gateway,
+            "PUT",
+            "/api/v1/policies/p",
+            &[],
+            big.as_bytes(),
+        ),
+        413,
+    );
     let deep = format!("{}{}", "{\"a\":".repeat(10_000), "}".repeat(10_000));
-    is_problem(&send(&stage.gateway, "PUT", "/api/v1/policies/p", &[], deep.as_bytes()), 400);
+    is_problem(
+        &send(
+            &stage.gateway,
+            "PUT",
+            "/api/v1/policies/p",
+            &[],
+            deep.as_bytes(),
+        ),
+        400,
+    );
     let wide = json!({ "key": vec!["client"; 90_000] }).to_string();
-    is_problem(&send(&stage.gateway, "PUT", "/api/v1/policies/p", &[], wide.as_bytes()), 422);
+    is_problem(
+        &send(
+            &stage.gateway,
+            "PUT",
+            "/api/v1/policies/p",
+            &[],
+            wide.as_bytes(),
+        ),
+        422,
+    );
     // no length, no end: the head promises more than comes
     let mut connection = crate::client::Connection::open(stage.gateway.admin);
     connection.send("PUT /api/v1/policies/p HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n");

@@ -7,7 +7,12 @@ use serde_json::{Value, json};
 #[test]
 fn a_key_is_made_listed_and_revoked_and_its_secret_shown_once() {
     let stage = Stage::new();
-    assert_eq!(stage.put("/api/v1/clients/acme", &json!({ "tier": "free" })).status, 201);
+    assert_eq!(
+        stage
+            .put("/api/v1/clients/acme", &json!({ "tier": "free" }))
+            .status,
+        201
+    );
     let made = stage.post(
         "/api/v1/clients/acme/keys",
         &json!({ "name": "ci 'build'; --", "scopes": ["read", "write"], "expires": "2040-01-01T00:00:00Z" }),
@@ -40,12 +45,19 @@ fn a_key_is_made_listed_and_revoked_and_its_secret_shown_once() {
 
     let target = format!("/api/v1/keys/{id}");
     assert_eq!(stage.delete(&target).status, 204);
-    assert_eq!(stage.delete(&target).status, 204, "once more changes nothing");
+    assert_eq!(
+        stage.delete(&target).status,
+        204,
+        "once more changes nothing"
+    );
     let listed = stage.get("/api/v1/clients/acme/keys").json();
     assert!(listed["items"][0]["revoked_at"].is_string(), "{listed}");
     let revisions = stage.get("/api/v1/revisions").json();
     let newest = &revisions["items"][0];
-    assert_eq!((&newest["kind"], &newest["name"]), (&json!("key"), &json!(id)));
+    assert_eq!(
+        (&newest["kind"], &newest["name"]),
+        (&json!("key"), &json!(id))
+    );
     let back = format!("/api/v1/revisions/{}/rollback", newest["id"]);
     is_problem(&stage.post(&back, &json!(null)), 409);
     assert!(!stage.gateway.stderr.text().contains(secret));
@@ -60,7 +72,13 @@ fn clients_of_the_file_may_have_keys_in_the_database() {
     assert!(!shown.text().contains("key-of-filer"), "{shown}");
     is_problem(&stage.post("/api/v1/clients/nobody/keys", &json!({})), 404);
     is_problem(&stage.get("/api/v1/clients/nobody/keys"), 404);
-    for id in ["0000000000zz", "x", "a%20b", "%27%3B--", "0123456789ab0123456789ab"] {
+    for id in [
+        "0000000000zz",
+        "x",
+        "a%20b",
+        "%27%3B--",
+        "0123456789ab0123456789ab",
+    ] {
         is_problem(&stage.delete(&format!("/api/v1/keys/{id}")), 404);
     }
 }
@@ -75,7 +93,12 @@ fn what_cannot_be_a_key_is_refused_with_every_reason() {
     );
     is_problem(&refused, 422);
     let errors = refused.json()["errors"].clone();
-    let paths: Vec<&str> = errors.as_array().unwrap().iter().filter_map(|e| e["path"].as_str()).collect();
+    let paths: Vec<&str> = errors
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|e| e["path"].as_str())
+        .collect();
     assert_eq!(paths, ["name", "scopes[0]", "expires"]);
     for wrong in [
         json!({ "name": "" }),
