@@ -25,6 +25,7 @@ struct Row {
 mod grpc {
     pub(super) const INVALID_ARGUMENT: u8 = 3;
     pub(super) const DEADLINE_EXCEEDED: u8 = 4;
+    pub(super) const PERMISSION_DENIED: u8 = 7;
     pub(super) const RESOURCE_EXHAUSTED: u8 = 8;
     pub(super) const UNIMPLEMENTED: u8 = 12;
     pub(super) const INTERNAL: u8 = 13;
@@ -46,9 +47,16 @@ fn row(rejection: &Rejection, ctx: &Context) -> Row {
         BadPath(_)               => row(400, grpc::INVALID_ARGUMENT, "The path is ambiguous or malformed."),
         BadRequest(detail)       => row(400, grpc::INVALID_ARGUMENT, detail),
         Unauthenticated(BadCredentials::Missing)
-                                 => row(401, grpc::UNAUTHENTICATED, "This route needs an API key."),
+                                 => row(401, grpc::UNAUTHENTICATED, "This route needs credentials; see the WWW-Authenticate header."),
         Unauthenticated(BadCredentials::Invalid)
-                                 => row(401, grpc::UNAUTHENTICATED, "The API key is not valid."),
+                                 => row(401, grpc::UNAUTHENTICATED, "The credentials are not valid."),
+        Unauthenticated(BadCredentials::InvalidToken)
+                                 => row(401, grpc::UNAUTHENTICATED, "The token is not valid or has expired."),
+        ForwardAuthRefused(refusal) if refusal.status == 401
+                                 => row(401, grpc::UNAUTHENTICATED, "This route needs valid credentials."),
+        ForwardAuthRefused(_)    => row(403, grpc::PERMISSION_DENIED, "These credentials may not be used here."),
+        AddressRefused           => row(403, grpc::PERMISSION_DENIED, "This address may not be used here."),
+        ScopeMissing { .. }      => row(403, grpc::PERMISSION_DENIED, "These credentials are not good for this route."),
         NoRoute                  => row(404, grpc::UNIMPLEMENTED, "Nothing is served here."),
         MethodNotAllowed { .. }  => row(405, grpc::UNIMPLEMENTED, "This method is not served here; see the Allow header."),
         BodyTooLarge             => row(413, grpc::RESOURCE_EXHAUSTED, "The body is larger than this route takes."),
@@ -60,6 +68,7 @@ fn row(rejection: &Rejection, ctx: &Context) -> Row {
         QueueFull | QueueTimedOut
                                  => row(503, grpc::UNAVAILABLE, "The upstream is at capacity. Please retry later."),
         Maintenance              => row(503, grpc::UNAVAILABLE, "This route is in maintenance. Please retry later."),
+        IdentityUnavailable(_)   => row(503, grpc::UNAVAILABLE, "Credentials cannot be checked now. Please retry later."),
         StoreUnavailable         => row(503, grpc::UNAVAILABLE, "Requests cannot be counted now. Please retry later."),
         Draining                 => row(503, grpc::UNAVAILABLE, "This gateway is stopping. Please retry."),
         UpstreamTimedOut         => row(504, grpc::DEADLINE_EXCEEDED, "The upstream did not answer in time."),
@@ -67,8 +76,8 @@ fn row(rejection: &Rejection, ctx: &Context) -> Row {
     let retry_after_us = match rejection {
         TooManyFailures { retry_after_us } => Some(*retry_after_us),
         OverLimit { retry_after_us, soon, .. } => retry_after_us.or(soon.then_some(SECOND_US)),
-        QueueFull | QueueTimedOut | StoreUnavailable | Draining => Some(SECOND_US),
         Maintenance => Some(MAINTENANCE_US),
+        IdentityUnavailable(_) | QueueFull | QueueTimedOut | StoreUnavailable | Draining => Some(SECOND_US),
         _ => None,
     };
     Row { retry_after_us, ..table }
@@ -101,14 +110,9 @@ pub(super) fn answer(rejection: &Rejection, request: &RequestHeader, ctx: &Conte
         let seconds = retry_after_us.div_ceil(SECOND_US).max(1);
         headers.push(("Retry-After", HeaderValue::from(seconds)));
     }
+    headers.extend(challenge(rejection, ctx).map(|value| ("WWW-Authenticate", value)));
     let mut refused_by = None;
     match rejection {
-        Rejection::Unauthenticated(_) => {
-            headers.push((
-                "WWW-Authenticate",
-                HeaderValue::from_static("ApiKey realm=\"tidegate\""),
-            ));
-        }
         Rejection::MethodNotAllowed { allow } => {
             headers.extend(
                 allow
@@ -135,6 +139,26 @@ pub(super) fn answer(rejection: &Rejection, request: &RequestHeader, ctx: &Conte
         body,
         head: request.method == Method::HEAD,
         refused_by,
+    }
+}
+
+/// `WWW-Authenticate`: how to come back (RFC 9110, 11.6.1; RFC 6750, 3).
+fn challenge(rejection: &Rejection, ctx: &Context) -> Option<HeaderValue> {
+    match rejection {
+        Rejection::Unauthenticated(BadCredentials::InvalidToken) => Some(HeaderValue::from_static(
+            "Bearer realm=\"tidegate\", error=\"invalid_token\"",
+        )),
+        Rejection::Unauthenticated(_) => Some(ctx.snapshot.authenticator.challenge().clone()),
+        Rejection::ForwardAuthRefused(refusal) => refusal.challenge.clone(),
+        Rejection::ScopeMissing { by_token: true } => {
+            let scopes = ctx.route().map(|route| route.scopes.join(" "));
+            let scopes = scopes.unwrap_or_default();
+            let text = format!(
+                "Bearer realm=\"tidegate\", error=\"insufficient_scope\", scope=\"{scopes}\""
+            );
+            text.parse().ok()
+        }
+        _ => None,
     }
 }
 

@@ -86,8 +86,11 @@ fn described(rejection: &Rejection) -> (u16, String) {
         Rejection::Unauthenticated(BadCredentials::Missing) => {
             (401, "the route wants credentials, and there are none")
         }
-        Rejection::Unauthenticated(BadCredentials::Invalid) => {
-            (401, "the credentials are not valid")
+        Rejection::Unauthenticated(_) => (401, "the credentials are not valid"),
+        Rejection::ScopeMissing { .. } => (403, "the credentials lack a scope the route wants"),
+        Rejection::AddressRefused => (403, "the route does not take requests from this address"),
+        Rejection::IdentityUnavailable(why) => {
+            return (503, format!("nobody can say who is calling: {why}"));
         }
         Rejection::TooManyFailures { .. } => (
             429,
