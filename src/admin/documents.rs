@@ -136,12 +136,12 @@ async fn stands(
 /// A write of a moment ago, here or through another gateway, may not have arrived in the snapshot
 /// yet; what is valid is judged by the newest.
 async fn catch_up(running: &Arc<Running>) -> Result<(), Problem> {
-    let (Some(database), Some(sources)) = (&running.database, &running.sources) else {
+    let (Some(database), Some(origins)) = (&running.database, &running.origins) else {
         return Ok(());
     };
     let newest = database.revisions(None, 1).await?;
     let newest = newest.items.first().map_or(0, |revision| revision.id);
-    if sources.revision() >= newest {
+    if origins.revision() >= newest {
         return Ok(());
     }
     let rows = database.rows().await?;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The parts a running gateway's snapshot is made of.
-pub struct Sources {
+pub struct Origins {
     /// the file and the directory whose `.env` counts; absent: a text that does not change
     origin: Option<(PathBuf, PathBuf)>,
     /// where the database's rows are kept; absent: there is no database, or no place
@@ -47,7 +47,7 @@ pub struct Beginning {
     pub last_good: Option<LastGood>,
 }
 
-impl Sources {
+impl Origins {
     /// What a first snapshot was made of: `good` rows are part of it, others are `refused`.
     pub fn new(
         beginning: Beginning,
@@ -55,7 +55,7 @@ impl Sources {
         good: Vec<Row>,
         refused: Vec<Problem>,
     ) -> Self {
-        Sources {
+        Origins {
             origin: beginning.origin,
             last_good: beginning.last_good,
             is_current: beginning.is_current,
@@ -126,41 +126,41 @@ impl Running {
     /// Reads the file again. What is wrong with it leaves everything as it is. It takes as long as
     /// reading and compiling takes: not to be called where requests are served.
     pub fn reload(&self) -> Result<Applied, Vec<Problem>> {
-        let Some(sources) = &self.sources else {
+        let Some(origins) = &self.origins else {
             return Ok(Applied::default());
         };
-        let Some((file, folder)) = &sources.origin else {
+        let Some((file, folder)) = &origins.origin else {
             return Ok(Applied::default());
         };
         let source = Source::read(file, &Environment::from_process(folder))
             .inspect_err(|_| self.metrics.snapshot.refused.inc())?;
-        self.rebuild(sources, &mut sources.parts.lock(), Some(source), None)
+        self.rebuild(origins, &mut origins.parts.lock(), Some(source), None)
     }
 
     /// Takes over what the database has now; the same holds as for [`Running::reload`].
     pub fn apply(&self, rows: &Rows) -> Result<Applied, Vec<Problem>> {
-        let Some(sources) = &self.sources else {
+        let Some(origins) = &self.origins else {
             return Ok(Applied::default());
         };
-        self.rebuild(sources, &mut sources.parts.lock(), None, Some(rows))
+        self.rebuild(origins, &mut origins.parts.lock(), None, Some(rows))
     }
 
     /// The same for rows that were read beside the watcher, which may have newer ones by now.
     pub fn apply_newer(&self, rows: &Rows) -> Result<Applied, Vec<Problem>> {
-        let Some(sources) = &self.sources else {
+        let Some(origins) = &self.origins else {
             return Ok(Applied::default());
         };
-        let mut parts = sources.parts.lock();
+        let mut parts = origins.parts.lock();
         if rows.revision <= parts.revision {
             return Ok(Applied::default());
         }
-        self.rebuild(sources, &mut parts, None, Some(rows))
+        self.rebuild(origins, &mut parts, None, Some(rows))
     }
 
     /// The parts are locked from before to after: two changes at once would each lose the other's half.
     fn rebuild(
         &self,
-        sources: &Sources,
+        origins: &Origins,
         parts: &mut Parts,
         source: Option<Source>,
         rows: Option<&Rows>,
@@ -175,6 +175,7 @@ impl Running {
             &parts.good,
             Some(&self.snapshot()),
             &self.metrics,
+            &self.sources,
         );
         let compiled = match compiled {
             Ok(compiled) => compiled,
@@ -185,7 +186,7 @@ impl Running {
         };
         let mut remarks = compiled.loaded.warnings.clone();
         remarks.extend(compiled.refused.iter().cloned());
-        let at_next_start = not_taken_over(&sources.started_with, &compiled.loaded.config);
+        let at_next_start = not_taken_over(&origins.started_with, &compiled.loaded.config);
         *parts = Parts {
             source,
             rows,
@@ -204,8 +205,8 @@ impl Running {
 
     /// The file alone, as it may be shown.
     pub fn file_shown(&self) -> Shown {
-        match &self.sources {
-            Some(sources) => sources.parts.lock().source.shown(),
+        match &self.origins {
+            Some(origins) => origins.parts.lock().source.shown(),
             None => self.snapshot().shown.clone(),
         }
     }
@@ -218,11 +219,11 @@ impl Running {
         name: &str,
         document: Option<&Value>,
     ) -> Result<(), Vec<Problem>> {
-        let Some(sources) = &self.sources else {
+        let Some(origins) = &self.origins else {
             return Ok(());
         };
         let (source, good) = {
-            let parts = sources.parts.lock();
+            let parts = origins.parts.lock();
             (parts.source.clone(), parts.good.clone())
         };
         let others = good.iter();
@@ -237,7 +238,13 @@ impl Running {
         });
         rows.extend(row);
         let loaded = source.with(&rows)?;
-        super::assemble(&loaded, &self.metrics, Some(&self.snapshot())).map(|_| ())
+        super::assemble(
+            &loaded,
+            &self.metrics,
+            &self.sources,
+            Some(&self.snapshot()),
+        )
+        .map(|_| ())
     }
 }
 
