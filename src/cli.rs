@@ -1,11 +1,15 @@
 //! The command line: one file per subcommand.
 
 mod check;
+mod connection;
 mod demo;
 mod explain;
+mod keys;
+mod migrate;
 mod run;
 mod schema;
 mod simulate;
+mod table;
 
 use crate::config::{self, Environment, Loaded, Problem};
 use clap::{Parser, Subcommand};
@@ -37,6 +41,11 @@ enum Command {
     Demo(demo::Options),
     /// Decide a timeline without traffic: one JSON line in, one JSON line out
     Simulate(simulate::Options),
+    /// Bring the database to the current schema
+    Migrate,
+    /// API keys: make, list, revoke
+    #[command(subcommand)]
+    Keys(keys::Command),
     /// What would happen to a request and why; the running gateway is asked
     Explain(explain::Options),
     /// Print the JSON Schema of the configuration, for editors
@@ -58,6 +67,8 @@ pub fn main() -> ExitCode {
         Command::Check => check::check(file),
         Command::Demo(options) => demo::demo(options),
         Command::Simulate(options) => simulate::simulate(file, options),
+        Command::Migrate => migrate::migrate(file),
+        Command::Keys(command) => keys::keys(file, command),
         Command::Explain(options) => explain::explain(file, options),
         Command::Schema => schema::schema(),
     };

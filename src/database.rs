@@ -103,6 +103,7 @@ impl Database {
         if !tasks.is_empty() {
             return;
         }
+        self.directory.settle_here();
         let follower = Follower {
             pool: self.pool.clone(),
             directory: self.directory.clone(),

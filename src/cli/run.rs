@@ -1,6 +1,6 @@
 //! `tidegate run`: serves.
 
-mod database;
+pub(super) mod database;
 
 use super::Failure;
 use crate::admin::Access;

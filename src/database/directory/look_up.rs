@@ -87,7 +87,10 @@ impl Shared {
             id: id.clone(),
             _permit: permit,
         };
-        tokio::spawn(flight.fly(sender));
+        match self.runtime.get() {
+            Some(runtime) => runtime.spawn(flight.fly(sender)),
+            None => tokio::spawn(flight.fly(sender)),
+        };
         Ok(receiver)
     }
 

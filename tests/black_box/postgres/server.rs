@@ -183,7 +183,7 @@ impl PostgresServer {
 
     /// Runs SQL over the socket, whatever comes of it.
     pub(crate) fn ask(&self, sql: &str) -> Result<String, String> {
-        let done = Command::new("psql")
+        let done = Command::new(program("psql"))
             .env("PGCONNECT_TIMEOUT", "5")
             .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-d", &self.socket_url()])
             .args(["-c", sql])
