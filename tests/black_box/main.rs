@@ -28,6 +28,7 @@ mod jwks;
 mod jwt;
 mod limits;
 mod main_story;
+mod one_truth;
 mod outage;
 mod paths;
 mod policies;
