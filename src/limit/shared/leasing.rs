@@ -270,6 +270,7 @@ impl Shared {
             if !enforces || self.heat.count(wanted.key, refused) < HANDFUL {
                 continue;
             }
+            self.refusals.count(&wanted.key, refused);
             let pause_us = match asked.leasing {
                 true => portion_us(&wanted.quota, wants.lease_ttl_us),
                 false => 0,
