@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use std::net::IpAddr;
 use std::sync::OnceLock;
 use tidegate::admission::{Request, admit};
+use tidegate::auth::Sources;
 use tidegate::auth::failures::FailureGuard;
 use tidegate::config::{Environment, parse};
 use tidegate::limit::decision::{Charge, Terms};
@@ -166,9 +167,16 @@ fn fill() -> Running {
     let loaded =
         parse(&text, "bench.yaml", &Environment::default()).expect("a valid configuration");
     let metrics = Metrics::new().expect("distinct metrics");
-    let snapshot = assemble(&loaded, &metrics, None).expect("a snapshot");
+    let sources = Sources::new(metrics.auth.clone());
+    let snapshot = assemble(&loaded, &metrics, &sources, None).expect("a snapshot");
     let failures = FailureGuard::new(30, 60_000_000).expect("a valid guard");
-    let running = Running::new(snapshot, Limiter::embedded(2_000_000), failures, metrics);
+    let running = Running::new(
+        snapshot,
+        Limiter::embedded(2_000_000),
+        failures,
+        sources,
+        metrics,
+    );
     let snapshot = running.snapshot();
     for (client, user) in (0..CLIENTS).flat_map(|client| (0..USERS).map(move |user| (client, user)))
     {
@@ -187,8 +195,10 @@ fn fill() -> Running {
 fn request(headers: &HeaderMap) -> Request<'_> {
     Request {
         method: &Method::GET,
+        scheme: "http",
         host: "localhost",
         path: "/api/search",
+        query: None,
         headers,
         ip: IpAddr::from([192, 0, 2, 1]),
     }

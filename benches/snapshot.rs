@@ -13,6 +13,7 @@ use http::{HeaderMap, Method};
 use serde_json::json;
 use std::net::IpAddr;
 use tidegate::admission::{Request, admit};
+use tidegate::auth::Sources;
 use tidegate::auth::failures::FailureGuard;
 use tidegate::config::{Environment, Row, Section, Source};
 use tidegate::limit::limiter::Limiter;
@@ -66,6 +67,7 @@ fn snapshot(policies: usize, routes: usize) -> (Snapshot, Metrics) {
         &[],
         None,
         &metrics,
+        &Sources::new(metrics.auth.clone()),
     )
     .unwrap_or_else(|problems| panic!("{problems:?}"));
     assert!(compiled.refused.is_empty(), "{:?}", compiled.refused);
@@ -77,8 +79,9 @@ fn snapshot(policies: usize, routes: usize) -> (Snapshot, Metrics) {
 fn build(bencher: Bencher) {
     let (source, rows) = (source(1_000), rows(10_000, 1_000));
     let metrics = Metrics::new().expect("distinct metrics");
+    let sources = Sources::new(metrics.auth.clone());
     bencher.bench_local(|| {
-        compile(&source, Some(&rows), &[], None, &metrics).map(|one| one.rows.len())
+        compile(&source, Some(&rows), &[], None, &metrics, &sources).map(|one| one.rows.len())
     });
 }
 
@@ -87,7 +90,13 @@ fn build(bencher: Bencher) {
 fn decide(bencher: Bencher, routes: usize) {
     let (snapshot, metrics) = snapshot(10 * routes, routes);
     let failures = FailureGuard::new(30, 60_000_000).expect("a valid guard");
-    let running = Running::new(snapshot, Limiter::embedded(1_000_000), failures, metrics);
+    let running = Running::new(
+        snapshot,
+        Limiter::embedded(1_000_000),
+        failures,
+        Sources::new(metrics.auth.clone()),
+        metrics,
+    );
     let snapshot = running.snapshot();
     let headers = HeaderMap::new();
     let path = format!("/api/v1/r{}", routes - 1);
@@ -96,6 +105,8 @@ fn decide(bencher: Bencher, routes: usize) {
         host: "localhost",
         path: &path,
         headers: &headers,
+        scheme: "http",
+        query: None,
         ip: IpAddr::from([192, 0, 2, 1]),
     };
     bencher.bench_local(|| {

@@ -1,13 +1,33 @@
-//! From credentials to a client: API keys by hash, a guard against guessing.
+//! From credentials to a client: API keys, tokens and passwords in that order, and a guard against guessing.
 
 pub mod api_key;
 pub mod failures;
+pub mod forward_auth;
+pub mod jwt;
+mod pending;
+mod recent;
 mod remembered;
+mod small_file;
+pub mod sources;
+mod tiers;
+mod tokens;
 
+pub use pending::Pending;
+pub use sources::Sources;
+pub use tokens::Token;
+
+use crate::config::{self, KeyPart, Step};
+use crate::telemetry::{Method, Outcome};
 use api_key::ApiKeys;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, header};
+use jwt::Verifier;
+use pending::Lookup;
 use remembered::Remembered;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
+use tiers::Tiers;
+use tokens::Tokens;
 
 /// Who is calling.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,6 +38,8 @@ pub struct Client {
     pub id_header: HeaderValue,
     /// its tier
     pub tier: Option<String>,
+    /// what its API key may be used for
+    pub scopes: Vec<String>,
 }
 
 impl Client {
@@ -28,21 +50,105 @@ impl Client {
             id: id.to_owned(),
             id_header,
             tier,
+            scopes: Vec::new(),
+        }
+    }
+
+    /// The same client with a key that may be used for this.
+    pub fn with_scopes(&self, scopes: Vec<String>) -> Self {
+        Client {
+            id: self.id.clone(),
+            id_header: self.id_header.clone(),
+            tier: self.tier.clone(),
+            scopes,
         }
     }
 }
 
+/// Who a request comes from, as far as its credentials prove.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// absent: nobody is authenticated
+    pub client: Option<Arc<Client>>,
+    /// what a verified token says beside the client
+    pub token: Option<Arc<Token>>,
+    /// is the API key verified?
+    pub api_key_verified: bool,
+    /// is what `Authorization` carries verified?
+    pub authorization_verified: bool,
+}
+
+impl Identity {
+    /// Adds what one more credential proves; two that name different clients prove nothing.
+    fn add(&mut self, proven: Proven) -> Result<(), Found> {
+        if let Some(first) = &self.client
+            && first.id != proven.client.id
+        {
+            return Err(Found::Invalid(proven.method));
+        }
+        match proven.method {
+            Method::ApiKey => self.api_key_verified = true,
+            Method::Jwt | Method::Basic => self.authorization_verified = true,
+            Method::ForwardAuth => (),
+        }
+        self.token = proven.token.or(self.token.take());
+        self.client.get_or_insert(proven.client);
+        Ok(())
+    }
+
+    /// Is one of the credentials good for this?
+    pub fn has_scope(&self, scope: &str) -> bool {
+        let by_key = self.client.iter().flat_map(|client| &client.scopes);
+        let by_token = self.token.iter().flat_map(|token| &token.scopes);
+        by_key.chain(by_token).any(|held| held == scope)
+    }
+
+    /// Claims of the token that policies count by.
+    pub fn claims(&self) -> &[(Box<str>, Box<str>)] {
+        self.token.as_ref().map_or(&[], |token| &token.claims)
+    }
+}
+
+/// What one credential proves.
+struct Proven {
+    method: Method,
+    client: Arc<Client>,
+    token: Option<Arc<Token>>,
+}
+
 /// What a request's credentials say.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Identity {
-    /// a credential that is valid
-    Known(Arc<Client>),
-    /// no credential at all
-    Anonymous,
-    /// a credential that is not valid
-    Invalid,
-    /// a credential never seen before, which nobody looked at (see [`Looking`])
+#[derive(Debug)]
+pub enum Found {
+    /// they are valid, or there are none
+    Known(Identity),
+    /// one is not valid, or two disagree
+    Invalid(Method),
+    /// one that nobody has seen before, which nobody looked at (see [`Looking`])
     NotLookedAt,
+    /// one that must be looked up first
+    Pending(Box<Pending>),
+    /// nobody can say now
+    Unavailable(Unavailable),
+}
+
+/// Why nobody can say now whether a credential is valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    /// the issuer's keys have never been fetched
+    #[error("the issuer's keys are not known")]
+    IssuerKeys,
+    /// too many look-ups are under way
+    #[error("too many look-ups of credentials are under way")]
+    Crowded,
+    /// the look-up took too long
+    #[error("the look-up of a credential took too long")]
+    TimedOut,
+    /// the URL of `forward_auth` did not answer, or not with 2xx, 401 or 403
+    #[error("forward_auth got no answer that says yes or no")]
+    ForwardAuth,
+    /// the database does not answer and nothing is known without it
+    #[error("the database does not answer")]
+    Directory,
 }
 
 /// Whether an unknown credential may cost a hash.
@@ -54,22 +160,71 @@ pub enum Looking {
     RememberedOnly,
 }
 
+/// What one credential says, without waiting.
+enum Seen {
+    Known(Proven),
+    Invalid(Method),
+    NotLookedAt,
+    Unknown(Lookup),
+}
+
+/// A setting that only whoever uses it can judge: where below `auth`, what is wrong, what to do.
+#[derive(Debug)]
+pub struct BadSetting {
+    /// below `auth`
+    pub path: Vec<Step<'static>>,
+    /// what is wrong
+    pub message: String,
+    /// what to do about it
+    pub hint: String,
+}
+
 /// Everything needed to recognise a client. Made anew with every snapshot, so what it remembers is
 /// forgotten when keys change.
 pub struct Authenticator {
     header: http::HeaderName,
     keys: ApiKeys,
     remembered: Remembered,
+    tokens: Option<Tokens>,
+    tiers: Tiers,
+    /// those of the file, by id
+    clients: HashMap<String, Arc<Client>>,
+    timeout: Duration,
+    challenge: HeaderValue,
+    sources: Arc<Sources>,
 }
 
 impl Authenticator {
-    /// Recognises clients by an API key in `header`.
-    pub fn new(header: http::HeaderName, keys: ApiKeys) -> Self {
-        Authenticator {
-            header,
+    /// From the configuration; all that is wrong with it at once.
+    pub fn compile(
+        config: &config::Config,
+        clients: &HashMap<String, Arc<Client>>,
+        sources: &Arc<Sources>,
+    ) -> Result<Self, Vec<BadSetting>> {
+        let auth = &config.auth;
+        let jwks_url = auth.jwt.as_ref().and_then(|jwt| jwt.jwks_url.as_deref());
+        let refresh = auth
+            .jwt
+            .as_ref()
+            .map_or(Duration::MAX, |jwt| jwt.jwks_refresh);
+        let jwks = sources.jwks_at(jwks_url, refresh);
+        let verifier = auth
+            .jwt
+            .as_ref()
+            .map(|jwt| Verifier::new(jwt, counted_claims(config), jwks))
+            .transpose()?;
+        let keys = ApiKeys::of(&config.clients, clients);
+        Ok(Authenticator {
+            challenge: challenge(auth, !keys.is_empty()),
+            header: auth.api_key_header.clone(),
             keys,
             remembered: Remembered::default(),
-        }
+            tokens: verifier.map(Tokens::new),
+            tiers: Tiers::new(config.tiers.iter().cloned()),
+            clients: clients.clone(),
+            timeout: auth.timeout,
+            sources: sources.clone(),
+        })
     }
 
     /// The header that carries API keys.
@@ -77,108 +232,154 @@ impl Authenticator {
         &self.header
     }
 
-    /// Says who a request comes from; two API keys that name different clients are invalid.
-    /// `looking` is asked once there is a credential.
-    pub fn identify(&self, headers: &HeaderMap, mut looking: impl FnMut() -> Looking) -> Identity {
-        let mut found: Option<Arc<Client>> = None;
-        for value in headers.get_all(&self.header) {
-            let client = match self.recall(value.as_bytes(), &mut looking) {
-                Identity::Known(client) => client,
-                other => return other,
-            };
-            if found.as_ref().is_some_and(|first| first.id != client.id) {
-                return Identity::Invalid;
-            }
-            found = Some(client);
-        }
-        found.map_or(Identity::Anonymous, Identity::Known)
+    /// `WWW-Authenticate`: what a client may prove itself with.
+    pub fn challenge(&self) -> &HeaderValue {
+        &self.challenge
     }
 
-    fn recall(&self, key: &[u8], looking: &mut impl FnMut() -> Looking) -> Identity {
+    /// Says who a request comes from, without waiting. `looking` is asked once there is a
+    /// credential.
+    pub fn identify(
+        &self,
+        headers: &HeaderMap,
+        now_us: u64,
+        mut looking: impl FnMut() -> Looking,
+    ) -> Found {
+        let mut identity = Identity::default();
+        let mut lookups = Vec::new();
+        let mut take = |seen: Seen| match seen {
+            Seen::Known(proven) => {
+                self.count(proven.method, Outcome::Valid);
+                identity.add(proven)
+            }
+            Seen::Unknown(lookup) => {
+                lookups.push(lookup);
+                Ok(())
+            }
+            Seen::Invalid(method) => Err(Found::Invalid(method)),
+            Seen::NotLookedAt => Err(Found::NotLookedAt),
+        };
+        for value in headers.get_all(&self.header) {
+            if let Err(found) = take(self.api_key(value.as_bytes(), &mut looking)) {
+                return found;
+            }
+        }
+        if self.tokens.is_some() {
+            for value in headers.get_all(header::AUTHORIZATION) {
+                let Some(seen) = self.authorization(value.as_bytes(), now_us, &mut looking) else {
+                    continue;
+                };
+                if let Err(found) = take(seen) {
+                    return found;
+                }
+            }
+        }
+        match lookups.is_empty() {
+            true => Found::Known(identity),
+            false => Found::Pending(Box::new(Pending::new(identity, lookups))),
+        }
+    }
+
+    fn api_key(&self, key: &[u8], looking: &mut impl FnMut() -> Looking) -> Seen {
+        let known = |client| {
+            Seen::Known(Proven {
+                method: Method::ApiKey,
+                client,
+                token: None,
+            })
+        };
         if looking() == Looking::RememberedOnly {
-            return self
-                .remembered
-                .get(key)
-                .map_or(Identity::NotLookedAt, Identity::Known);
+            return self.remembered.get(key).map_or(Seen::NotLookedAt, known);
         }
         let Some(found) = self.keys.find(key) else {
-            return Identity::Invalid;
+            return Seen::Invalid(Method::ApiKey);
         };
         self.remembered.put_once(key, found);
-        Identity::Known(found.client.clone())
+        known(found.client.clone())
     }
+
+    /// What `Authorization` carries; absent: a scheme that is not ours.
+    fn authorization(
+        &self,
+        value: &[u8],
+        now_us: u64,
+        looking: &mut impl FnMut() -> Looking,
+    ) -> Option<Seen> {
+        let (scheme, rest) = scheme(value);
+        if scheme.eq_ignore_ascii_case(b"bearer")
+            && let Some(tokens) = &self.tokens
+        {
+            return Some(tokens.recall(self, rest, now_us, looking));
+        }
+        None
+    }
+
+    /// A client by an id that a credential proves. The tier of the file beats the one the credential
+    /// claims; one that does not exist is none.
+    fn client(&self, id: &str, claimed_tier: Option<&str>, now_us: u64) -> Arc<Client> {
+        let written = self.clients.get(id);
+        if let Some(client) = written
+            && (client.tier.is_some() || claimed_tier.is_none())
+        {
+            return client.clone();
+        }
+        let tier = claimed_tier.filter(|tier| {
+            let exists = self.tiers.exists(tier);
+            if !exists {
+                self.tiers.missing(id, tier, now_us, &self.sources.metrics);
+            }
+            exists
+        });
+        Arc::new(Client::new(id, tier.map(str::to_owned)))
+    }
+
+    fn count(&self, method: Method, outcome: Outcome) {
+        self.sources.metrics.count(method, outcome);
+    }
+
+    /// Sets the gauges.
+    pub fn observe(&self) {
+        let tokens = self.tokens.as_ref().map_or(0, Tokens::remembered);
+        self.sources.metrics.cached_tokens.set(tokens as i64);
+    }
+}
+
+/// `Bearer abc` as its two parts.
+fn scheme(value: &[u8]) -> (&[u8], &[u8]) {
+    let value = value.trim_ascii();
+    let end = value.iter().position(|&byte| byte == b' ');
+    match end.and_then(|end| value.split_at_checked(end)) {
+        Some((scheme, rest)) => (scheme, rest.trim_ascii_start()),
+        None => (value, b""),
+    }
+}
+
+/// Claims that policies count by.
+fn counted_claims(config: &config::Config) -> Vec<String> {
+    let parts = config.policies.values().flat_map(|policy| &policy.key);
+    let claims = parts.filter_map(|part| match part {
+        KeyPart::JwtClaim(name) => Some(name.clone()),
+        _ => None,
+    });
+    claims.collect::<BTreeSet<String>>().into_iter().collect()
+}
+
+/// One challenge for each way that is configured, on one line (RFC 9110, 11.6.1).
+fn challenge(auth: &config::Auth, keys: bool) -> HeaderValue {
+    let mut ways = Vec::new();
+    if keys || (auth.jwt.is_none() && auth.basic.is_none()) {
+        ways.push("ApiKey realm=\"tidegate\"".to_owned());
+    }
+    if auth.jwt.is_some() {
+        ways.push("Bearer realm=\"tidegate\"".to_owned());
+    }
+    if let Some(basic) = &auth.basic {
+        let realm = basic.realm.replace(['"', '\\'], "");
+        ways.push(format!("Basic realm=\"{realm}\", charset=\"UTF-8\""));
+    }
+    let text = ways.join(", ");
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("ApiKey realm=\"tidegate\""))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use sha2::{Digest, Sha256};
-
-    fn authenticator() -> Authenticator {
-        let client = |id: &str| Arc::new(Client::new(id, None));
-        let keys = [
-            ("one", client("a")),
-            ("uno", client("a")),
-            ("two", client("b")),
-        ];
-        let keys = keys.map(|(key, client)| (<[u8; 32]>::from(Sha256::digest(key)), client));
-        Authenticator::new(
-            http::HeaderName::from_static("x-api-key"),
-            ApiKeys::new(keys),
-        )
-    }
-
-    fn identify(authenticator: &Authenticator, keys: &[&str], looking: Looking) -> String {
-        let mut headers = HeaderMap::new();
-        for key in keys {
-            headers.append("x-api-key", HeaderValue::from_str(key).unwrap());
-        }
-        match authenticator.identify(&headers, || looking) {
-            Identity::Known(client) => client.id.clone(),
-            other => format!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn keys_are_recognised_by_their_hash() {
-        let authenticator = authenticator();
-        assert_eq!(identify(&authenticator, &["one"], Looking::Allowed), "a");
-        assert_eq!(
-            identify(&authenticator, &["One"], Looking::Allowed),
-            "Invalid"
-        );
-        assert_eq!(identify(&authenticator, &[""], Looking::Allowed), "Invalid");
-        assert_eq!(identify(&authenticator, &[], Looking::Allowed), "Anonymous");
-    }
-
-    #[test]
-    fn two_keys_must_name_the_same_client() {
-        let authenticator = authenticator();
-        assert_eq!(
-            identify(&authenticator, &["one", "uno"], Looking::Allowed),
-            "a"
-        );
-        assert_eq!(
-            identify(&authenticator, &["one", "two"], Looking::Allowed),
-            "Invalid"
-        );
-    }
-
-    #[test]
-    fn under_guard_only_a_key_that_was_valid_before_is_recognised() {
-        let authenticator = authenticator();
-        assert_eq!(
-            identify(&authenticator, &["one"], Looking::RememberedOnly),
-            "NotLookedAt"
-        );
-        assert_eq!(identify(&authenticator, &["one"], Looking::Allowed), "a");
-        assert_eq!(
-            identify(&authenticator, &["one"], Looking::RememberedOnly),
-            "a"
-        );
-        assert_eq!(
-            identify(&authenticator, &["bad"], Looking::RememberedOnly),
-            "NotLookedAt"
-        );
-    }
-}
+mod tests;

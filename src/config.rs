@@ -28,10 +28,11 @@ mod tree;
 pub use environment::Environment;
 pub use load::{Loaded, Source, load, parse};
 pub use model::{
-    Admin, Algorithm, Auth, Balance, CalendarUnit, Canary, Client, Config, Consistency, Database,
-    FailureGuard, HealthDetail, KeyPart, Listener, Mode, OnOutage, Override, PathPattern, Peer,
-    Policy, Protocol, Quota, Redis, RedisMode, ResponseHeaders, Route, RouteAuth, RouteSettings,
-    Secret, Server, Store, Upstream, Window,
+    Admin, Algorithm, Auth, Balance, Basic, CalendarUnit, Canary, Client, ClientKey, Config,
+    Consistency, Database, FailureGuard, ForwardAuth, HealthDetail, Jwt, JwtAlgorithm, JwtKey,
+    JwtKeySource, KeyPart, Listener, Mode, OnOutage, Override, PathPattern, Peer, Policy, Protocol,
+    Quota, Redis, RedisMode, ResponseHeaders, Route, RouteAuth, RouteSettings, Secret, Server,
+    Store, Upstream, Window,
 };
 pub use notation::{is_client_id, is_name};
 pub use overlay::{Row, Section};

@@ -71,9 +71,17 @@ impl ProxyHttp for Gateway {
         if let Some(answer) = self.health_answer(session, ctx) {
             return Box::pin(answer.send(session, ctx)).await;
         }
-        let delay_us = match self.decide(session, ctx) {
+        let decided = match self.decide(session, ctx) {
+            Ok(Decided::Identifying(identifying)) => {
+                Box::pin(self.wait_for_identity(identifying, session, ctx)).await
+            }
+            decided => decided,
+        };
+        let delay_us = match decided {
             Ok(Decided::Now(delay_us)) => Ok(delay_us),
             Ok(Decided::Later(pending)) => self.wait_for_store(pending, ctx).await,
+            // identity is found out once
+            Ok(Decided::Identifying(_)) => Err(Rejection::Internal),
             Err(rejection) => Err(rejection),
         };
         match delay_us {

@@ -1,10 +1,12 @@
 //! Every metric, in one block; handles are made once, so counting a request looks nothing up.
 
+mod auth;
 mod database;
 mod leases;
 mod snapshot;
 mod store;
 
+pub use auth::{AuthMetrics, Method, Outcome};
 pub use database::DatabaseMetrics;
 pub use leases::{LeaseMetrics, LeaseTally};
 pub use snapshot::SnapshotMetrics;
@@ -46,6 +48,8 @@ pub struct Metrics {
     pub auth_guarded: IntCounter,
     /// requests refused because an upstream's queue was full or the wait too long
     pub queue_refused: IntCounter,
+    /// authentication
+    pub auth: AuthMetrics,
     /// the shared store
     pub store: StoreMetrics,
     /// the configuration as it changes
@@ -134,6 +138,7 @@ impl Metrics {
                 "tidegate_upstream_queue_refused_total",
                 "requests refused because an upstream's queue was full or the wait in it too long",
             )?,
+            auth: AuthMetrics::new(&registry)?,
             store: StoreMetrics::new(&registry)?,
             snapshot: SnapshotMetrics::new(&registry)?,
             database: DatabaseMetrics::new(&registry)?,

@@ -8,14 +8,13 @@ pub use answer::{Caller, DefinedIn, Explanation, Outcome, PolicyAnswer, QuotaOf,
 pub use question::{BadQuestion, Question, Values};
 
 use super::spend::{Asked, Counting};
-use super::{BadCredentials, Located, Rejection, Request, Spent, is_open, locate};
-use crate::auth::{Client, Identity, Looking};
+use super::{Located, Rejection, Request, Spent, identifying, is_open, locate};
+use crate::auth::{Found, Identity, Looking};
 use crate::config::RouteAuth;
 use crate::limit::algorithm::Answer;
 use crate::limit::decision::{BucketDecision, Decision, OutageMode, Source};
 use crate::policy::Facts;
 use crate::snapshot::{Route, Running, Snapshot};
-use std::sync::Arc;
 
 /// Explains what would happen to a request at `now_us`.
 pub async fn explain(
@@ -60,7 +59,7 @@ fn routed<'s, 'p>(
     let route = snapshot.routes.get(found.index).ok_or(Rejection::NoRoute)?;
     explanation.path = found.path.clone().into_owned();
     explanation.route = Some(Routed::of(snapshot, route));
-    is_open(route)?;
+    is_open(route, request.ip)?;
     Ok((located, route))
 }
 
@@ -72,29 +71,38 @@ async fn identified_and_spent(
     now_us: u64,
     explanation: &mut Explanation,
 ) -> Result<(), Rejection> {
-    let client = match located.preflight {
+    let identity = match located.preflight {
         true => {
             explanation.client = Some(Caller::by_address(
                 request.ip,
                 "a CORS preflight carries no credentials",
             ));
-            None
+            Identity::default()
         }
-        false => identify(running, snapshot, route, request, now_us, explanation)?,
+        false => identify(running, snapshot, route, request, now_us, explanation).await?,
     };
-    let id = client.as_ref().map(|client| client.id.as_str());
+    if route.forward_auth.is_some() {
+        explanation
+            .not_evaluated
+            .push("forward_auth: its URL is asked for traffic only".to_owned());
+    }
+    let id = identity.client.as_ref().map(|client| client.id.as_str());
     if let Some(routed) = &mut explanation.route {
         routed.is_chosen(snapshot, route, id, request.ip);
     }
     let facts = Facts {
         client: id,
-        tier: client.as_ref().and_then(|client| client.tier.as_deref()),
+        tier: identity
+            .client
+            .as_ref()
+            .and_then(|client| client.tier.as_deref()),
         ip: request.ip,
         route: &route.name,
         method: request.method,
         host: request.host,
         path: &located.found.path,
         headers: request.headers,
+        claims: identity.claims(),
     };
     let asked = Asked::of(snapshot, route, &facts, now_us);
     explanation.names_what_does_not_apply(snapshot, route, request.method);
@@ -104,43 +112,47 @@ async fn identified_and_spent(
 }
 
 /// As traffic is identified, but a failure is not counted against the address.
-fn identify(
+async fn identify(
     running: &Running,
     snapshot: &Snapshot,
     route: &Route,
     request: &Request<'_>,
     now_us: u64,
     explanation: &mut Explanation,
-) -> Result<Option<Arc<Client>>, Rejection> {
+) -> Result<Identity, Rejection> {
     let anonymous = |why: &str| Some(Caller::by_address(request.ip, why));
     if route.auth == RouteAuth::None {
         explanation.client = anonymous("the route has `auth: none`: credentials are ignored");
-        return Ok(None);
+        return Ok(Identity::default());
     }
-    let mut guarded = None;
+    let mut guarded_us = None;
     let looking = || match running.failures.check(request.ip, now_us) {
         Ok(()) => Looking::Allowed,
         Err(too_many) => {
-            guarded = Some(too_many);
+            guarded_us = Some(too_many.retry_after_us);
             Looking::RememberedOnly
         }
     };
-    match snapshot.authenticator.identify(request.headers, looking) {
-        Identity::Known(client) => {
-            explanation.client = Some(Caller::known(snapshot, &client));
-            Ok(Some(client))
+    let authenticator = &snapshot.authenticator;
+    let found = match authenticator.identify(request.headers, now_us, looking) {
+        Found::Pending(pending) => pending.resolve(authenticator, &running.clock).await,
+        found => found,
+    };
+    match found {
+        Found::Known(identity) => {
+            explanation.client = match &identity.client {
+                Some(client) => Some(Caller::known(snapshot, client, &identity)),
+                None => anonymous("there are no credentials"),
+            };
+            identifying::suits(route, &identity)?;
+            Ok(identity)
         }
-        Identity::Anonymous => {
-            explanation.client = anonymous("there are no credentials");
-            match route.auth {
-                RouteAuth::Required => Err(Rejection::Unauthenticated(BadCredentials::Missing)),
-                _ => Ok(None),
-            }
-        }
-        Identity::Invalid => Err(Rejection::Unauthenticated(BadCredentials::Invalid)),
-        Identity::NotLookedAt => Err(Rejection::TooManyFailures {
-            retry_after_us: guarded.map_or(1_000_000, |too_many| too_many.retry_after_us),
+        Found::Invalid(method) => Err(identifying::invalid(method)),
+        Found::NotLookedAt => Err(Rejection::TooManyFailures {
+            retry_after_us: guarded_us.unwrap_or(1_000_000),
         }),
+        Found::Unavailable(why) => Err(Rejection::IdentityUnavailable(why)),
+        Found::Pending(_) => Err(Rejection::Internal),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The validated configuration: what the rest of Tidegate works with, every default already resolved.
 
+mod auth;
 mod database;
 mod policy;
 mod route;
@@ -14,12 +15,14 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use auth::{Auth, Basic, FailureGuard, Jwt, JwtAlgorithm, JwtKey, JwtKeySource};
 pub use database::Database;
 pub use policy::{
     Algorithm, CalendarUnit, Consistency, KeyPart, Mode, OnOutage, Override, Policy, Quota, Window,
 };
 pub use route::{
-    Balance, Canary, PathPattern, Peer, Protocol, Route, RouteAuth, RouteSettings, Upstream,
+    Balance, Canary, ForwardAuth, PathPattern, Peer, Protocol, Route, RouteAuth, RouteSettings,
+    Upstream,
 };
 pub use store::{Redis, RedisMode, Store};
 
@@ -131,31 +134,22 @@ pub struct ResponseHeaders {
     pub ietf: bool,
 }
 
-/// How clients are recognised.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Auth {
-    /// The header that carries an API key.
-    pub api_key_header: http::HeaderName,
-    /// When an address has failed too often.
-    pub failures: FailureGuard,
-}
-
-/// Failed authentications tolerated from one address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FailureGuard {
-    /// Failures per period; at least 1.
-    pub count: u32,
-    /// The period they are counted in.
-    pub period: Duration,
-}
-
 /// A client of the file.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Client {
     /// Its tier, one of `Config::tiers`.
     pub tier: Option<String>,
-    /// SHA-256 of each of its API keys; no other client has any of them.
-    pub api_keys: Vec<[u8; 32]>,
+    /// Its API keys; no other client has any of them.
+    pub api_keys: Vec<ClientKey>,
+}
+
+/// An API key of the file.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ClientKey {
+    /// Its SHA-256.
+    pub digest: [u8; 32],
+    /// What it may be used for, where routes ask.
+    pub scopes: Vec<String>,
 }
 
 impl fmt::Debug for Client {

@@ -6,6 +6,7 @@ mod path;
 mod postgres_url;
 mod quantity;
 mod redis_url;
+mod web_url;
 mod word;
 
 use std::borrow::Cow;
@@ -20,9 +21,10 @@ pub(super) use path::{PathRegex, UrlPath, starts_with_segments};
 pub(super) use postgres_url::PostgresUrl;
 pub(super) use quantity::{Size, TimeSpan, written};
 pub(super) use redis_url::{RedisUrl, Transport};
+pub(super) use web_url::WebUrl;
 pub(super) use word::{
-    ApiKey, ClientId, Descriptor, Digest, HeaderField, HeaderText, KeyPrefix, MasterName,
-    MethodName, Name, SecretText, ZoneName,
+    ApiKey, ClaimName, ClientId, Descriptor, Digest, HeaderField, HeaderText, KeyPrefix,
+    MasterName, MethodName, Name, ScopeName, SecretText, ZoneName,
 };
 
 /// A text with rules of its own. The name of the rules goes into the JSON Schema as `format`, which is how the shape
@@ -152,8 +154,9 @@ const fn rules<T: Notation>() -> Rules {
     }
 }
 
-const ALL: [Rules; 24] = [
+const ALL: [Rules; 27] = [
     rules::<ApiKey>(),
+    rules::<ClaimName>(),
     rules::<ClientId>(),
     rules::<Descriptor>(),
     rules::<Digest>(),
@@ -172,10 +175,12 @@ const ALL: [Rules; 24] = [
     rules::<PeerAddress>(),
     rules::<PostgresUrl>(),
     rules::<RedisUrl>(),
+    rules::<ScopeName>(),
     rules::<SecretText>(),
     rules::<Size>(),
     rules::<TimeSpan>(),
     rules::<UrlPath>(),
+    rules::<WebUrl>(),
     rules::<ZoneName>(),
 ];
 

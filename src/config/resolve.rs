@@ -1,5 +1,6 @@
 //! The typed YAML becomes the validated `Config`; what contradicts itself or points nowhere is reported.
 
+mod auth;
 mod clients;
 mod database;
 mod policies;
@@ -12,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use super::locator::Locator;
-use super::model::{Admin, Auth, Config, FailureGuard, Listener, ResponseHeaders, Secret, Server};
+use super::model::{Admin, Config, Listener, ResponseHeaders, Secret, Server};
 use super::notation::{TimeSpan, Written};
 use super::place::Place;
 use super::problem::{Report, Severity};
@@ -58,7 +59,7 @@ pub(super) fn resolve(
             x_ratelimit: families.contains(&raw::HeaderFamily::XRatelimit),
             ietf: families.contains(&raw::HeaderFamily::Ietf),
         },
-        auth: auth(raw.auth, &root.then("auth"), &mut review),
+        auth: auth::resolve(raw.auth, &root.then("auth"), &mut review),
         tiers: raw.tiers.into_keys().collect(),
         clients: clients::resolve(raw.clients, &names, &mut review),
         upstreams: upstreams::resolve(raw.upstreams, &mut review),
@@ -307,18 +308,6 @@ fn admin(raw: raw::Admin, place: &Place<'_>, review: &mut Review<'_>) -> Admin {
     }
 }
 
-fn auth(raw: raw::Auth, place: &Place<'_>, review: &mut Review<'_>) -> Auth {
-    let failures = place.then("failures");
-    let period = review.positive(&raw.failures.period, &failures.then("period"));
-    Auth {
-        api_key_header: raw.api_key.header.value.0,
-        failures: FailureGuard {
-            count: raw.failures.count,
-            period,
-        },
-    }
-}
-
 /// Reports an empty list where null means "all" and an empty list would mean "never".
 fn not_empty<T>(list: Option<&Vec<T>>, place: &Place<'_>, review: &mut Review<'_>) {
     if list.is_some_and(Vec::is_empty) {
@@ -341,6 +330,7 @@ fn by_name<T>(entries: impl Iterator<Item = (String, Option<T>)>) -> BTreeMap<St
 mod tests {
     use super::super::testing::{errors, loaded, problems};
     use super::*;
+    use crate::config::FailureGuard;
 
     #[test]
     fn an_empty_file_takes_every_default() {

@@ -1,6 +1,6 @@
 //! What has been learned about one request on its way through the phases.
 
-use crate::admission::{Rejection, Spent};
+use crate::admission::{Identified, Rejection, Spent};
 use crate::auth::Client;
 use crate::clock::Stopwatch;
 use crate::limit::descriptor::BucketKey;
@@ -27,7 +27,10 @@ pub struct Context {
     /// does the request carry headers that only we may set?
     pub(super) spoofed: bool,
     pub(super) route: Option<usize>,
-    pub(super) client: Option<Arc<Client>>,
+    /// who is calling, once it may pass
+    pub(super) identity: Identified,
+    /// who is calling, though refused
+    pub(super) refused_client: Option<Arc<Client>>,
     pub(super) spent: Spent,
     /// when the request came to be decided, on our clock, microseconds since the Unix epoch
     pub(super) decided_us: u64,
@@ -70,7 +73,8 @@ impl Context {
             host: String::new(),
             spoofed: false,
             route: None,
-            client: None,
+            identity: Identified::default(),
+            refused_client: None,
             spent: Spent::default(),
             decided_us: 0,
             waited: false,
@@ -120,7 +124,7 @@ impl Context {
 
     /// The upstream for this request's client; chosen once, so that a retry does not move it.
     pub(super) fn upstream_for_client(&self) -> Option<usize> {
-        let client = self.client.as_ref().map(|client| client.id.as_str());
+        let client = self.identity.client().map(|client| client.id.as_str());
         self.route()
             .map(|route| route.upstream_for(client, self.ip))
     }

@@ -181,9 +181,18 @@ pub(super) fn only_ours(name: &HeaderName) -> bool {
     if !matches!(name.first(), Some(b'x' | b'f')) {
         return false;
     }
-    let same = |(&a, &b): (&u8, &u8)| a == b || (b == b'-' && !a.is_ascii_alphanumeric());
-    OURS.iter()
-        .any(|ours| ours.len() == name.len() && name.iter().zip(*ours).all(same))
+    OURS.iter().any(|ours| spells(name, ours))
+}
+
+/// May an upstream take this name for that one?
+pub(super) fn is_spelling_of(name: &HeaderName, meant: &HeaderName) -> bool {
+    spells(name.as_str().as_bytes(), meant.as_str().as_bytes())
+}
+
+fn spells(name: &[u8], meant: &[u8]) -> bool {
+    let same =
+        |(&a, &b): (&u8, &u8)| a == b || (!b.is_ascii_alphanumeric() && !a.is_ascii_alphanumeric());
+    name.len() == meant.len() && name.iter().zip(meant).all(same)
 }
 
 /// The id a request already has; believed only of a trusted proxy.

@@ -1,4 +1,5 @@
-//! What happens beside the traffic: expiry, clock, names of peers, gauges, changes of the configuration.
+//! What happens beside the traffic: expiry, clock, names of peers, issuers' keys, gauges, changes of the
+//! configuration.
 
 use crate::snapshot::Running;
 use async_trait::async_trait;
@@ -41,7 +42,8 @@ impl Service for Housekeeping {
         must_not_panic("housekeeping", async move {
             let names = resolve_names(running.clone());
             let changes = crate::snapshot::watch(running.clone());
-            tokio::join!(names, changes, tick(&running));
+            let keys = running.sources.keep_fresh(&running.clock);
+            tokio::join!(names, changes, keys, tick(&running));
         })
         .await;
     }
@@ -78,6 +80,7 @@ async fn tick(running: &Running) {
             running.failures.sweep(turn, now_us);
             turn = turn.wrapping_add(1);
         }
+        running.snapshot().authenticator.observe();
         running
             .metrics
             .buckets

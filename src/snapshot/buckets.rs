@@ -97,6 +97,7 @@ fn named(policy: &Policy, index: usize, route: &Route, whose: &Whose<'_>, now_us
         host: "",
         path: "",
         headers: &HeaderMap::new(),
+        claims: &[],
     };
     Named {
         key: policy.bucket_key(&facts),

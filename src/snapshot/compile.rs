@@ -1,9 +1,11 @@
 //! From the file and the database's rows to a snapshot; a row that is wrong is left out, not the whole.
 
 use super::{Snapshot, assemble};
+use crate::auth::Sources;
 use crate::config::{Loaded, Problem, Row, Severity, Source};
 use crate::telemetry::Metrics;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Leaving out a row may make others wrong (a tier they name); each round leaves out at least one,
 /// so this many are enough for every chain that people make.
@@ -29,10 +31,11 @@ pub fn compile(
     last_good: &[Row],
     previous: Option<&Snapshot>,
     metrics: &Metrics,
+    sources: &Arc<Sources>,
 ) -> Result<Compiled, Vec<Problem>> {
     let Some(rows) = rows else {
         let loaded = source.loaded()?;
-        let snapshot = assemble(&loaded, metrics, previous)?;
+        let snapshot = assemble(&loaded, metrics, sources, previous)?;
         return Ok(Compiled {
             snapshot,
             loaded,
@@ -44,7 +47,7 @@ pub fn compile(
     let mut spare = spares(last_good);
     let mut refused = Vec::new();
     for _ in 0..MOST_ROUNDS {
-        let problems = match attempt(source, &rows, metrics, previous) {
+        let problems = match attempt(source, &rows, metrics, sources, previous) {
             Ok((snapshot, loaded)) => {
                 return Ok(Compiled {
                     snapshot,
@@ -60,7 +63,7 @@ pub fn compile(
         }
     }
     // too entangled to be told apart: what was right together before
-    let (snapshot, loaded) = attempt(source, last_good, metrics, previous)?;
+    let (snapshot, loaded) = attempt(source, last_good, metrics, sources, previous)?;
     Ok(Compiled {
         snapshot,
         loaded,
@@ -73,10 +76,11 @@ fn attempt(
     source: &Source,
     rows: &[Row],
     metrics: &Metrics,
+    sources: &Arc<Sources>,
     previous: Option<&Snapshot>,
 ) -> Result<(Snapshot, Loaded), Vec<Problem>> {
     let loaded = source.with(rows)?;
-    let snapshot = assemble(&loaded, metrics, previous)?;
+    let snapshot = assemble(&loaded, metrics, sources, previous)?;
     Ok((snapshot, loaded))
 }
 
@@ -149,13 +153,9 @@ mod tests {
 
     fn compiled(text: &str, rows: &[Row], last_good: &[Row]) -> Result<Compiled, Vec<Problem>> {
         let source = Source::parse(text, "f", &Environment::default()).unwrap();
-        compile(
-            &source,
-            Some(rows),
-            last_good,
-            None,
-            &Metrics::new().unwrap(),
-        )
+        let metrics = Metrics::new().unwrap();
+        let sources = Sources::new(metrics.auth.clone());
+        compile(&source, Some(rows), last_good, None, &metrics, &sources)
     }
 
     fn limits(compiled: &Compiled) -> Vec<(String, u64)> {

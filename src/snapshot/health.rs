@@ -61,7 +61,7 @@ impl Running {
 
     /// Rows of the database that are left out; `None`: none are.
     fn refused_rows(&self) -> Option<Value> {
-        let refused = self.sources.as_ref()?.refused();
+        let refused = self.origins.as_ref()?.refused();
         let paths: Vec<&str> = refused
             .iter()
             .take(MOST_REFUSED)

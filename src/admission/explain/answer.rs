@@ -1,7 +1,7 @@
 //! An explanation, as JSON and as what its words are made of.
 
 use crate::admission::{Applied, Request};
-use crate::auth::Client;
+use crate::auth::{Client, Identity};
 use crate::config::{KeyPart, RouteAuth};
 use crate::limit::algorithm::Answer;
 use crate::limit::decision::{BucketDecision, Charge};
@@ -221,15 +221,21 @@ impl Caller {
         }
     }
 
-    pub(super) fn known(snapshot: &Snapshot, client: &Client) -> Self {
+    pub(super) fn known(snapshot: &Snapshot, client: &Client, identity: &Identity) -> Self {
+        let credential = match (identity.api_key_verified, identity.token.is_some()) {
+            (true, _) => "API key",
+            (false, true) => "token",
+            (false, false) => "password",
+        };
         let place = match snapshot.clients.contains_key(&client.id) {
-            true => "the file",
-            false => "the database",
+            true => "client and tier are from the file",
+            false if identity.api_key_verified => "client and tier are from the database",
+            false => "the client is the one it names",
         };
         Caller {
             id: Some(client.id.clone()),
             tier: client.tier.clone(),
-            found_by: format!("API key; client and tier are from {place}"),
+            found_by: format!("{credential}; {place}"),
         }
     }
 }

@@ -65,8 +65,10 @@ impl Parsed {
     pub fn request(&self) -> crate::admission::Request<'_> {
         crate::admission::Request {
             method: &self.method,
+            scheme: "http",
             host: &self.host,
             path: &self.path,
+            query: None,
             headers: &self.headers,
             ip: self.ip,
         }

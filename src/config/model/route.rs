@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +81,14 @@ pub struct Route {
     pub upstream: String,
     /// Whether credentials are looked at.
     pub auth: RouteAuth,
+    /// Networks it takes requests from; absent: all.
+    pub allow: Option<Vec<IpNet>>,
+    /// Networks it refuses, also those that `allow` has.
+    pub deny: Vec<IpNet>,
+    /// Scopes a client needs, all of them.
+    pub scopes: Vec<String>,
+    /// The URL that is asked about every request; absent: none.
+    pub forward_auth: Option<ForwardAuth>,
     /// Whether a credential that was verified here still goes to the upstream.
     pub forward_credentials: bool,
     /// A prefix taken off the path before forwarding.
@@ -118,6 +127,25 @@ pub struct Canary {
     pub upstream: String,
     /// Per cent of the clients, 0 to 100.
     pub percent: u8,
+}
+
+/// A URL that is asked whether a request may pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardAuth {
+    /// Where to ask.
+    pub url: String,
+    /// How long to wait for the answer.
+    pub timeout: Duration,
+    /// Headers of the request that it gets.
+    pub headers: Vec<http::HeaderName>,
+    /// Headers of its answer that the upstream gets.
+    pub copy_headers: Vec<http::HeaderName>,
+    /// The header of its answer that names the client.
+    pub client_header: Option<http::HeaderName>,
+    /// The header of its answer that names the client's tier.
+    pub tier_header: Option<http::HeaderName>,
+    /// How long an answer holds for the same `headers`; zero: it is asked every time.
+    pub cache: Duration,
 }
 
 /// The path a route takes, in normal form.

@@ -1,0 +1,121 @@
+//! Where identities come from outside of this process, kept when the snapshot changes: issuers' keys, HTTP clients.
+
+use super::jwt::Jwks;
+use crate::clock::Clock;
+use crate::telemetry::AuthMetrics;
+use once_cell::sync::OnceCell;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// The largest document fetched.
+pub(super) const MAX_FETCHED_BYTES: usize = 1024 * 1024;
+
+/// Credentials of one kind looked up at once; beyond that 503.
+const MAX_LOOKUPS: usize = 64;
+
+/// Requests that `forward_auth` asks about at once; beyond that 503.
+const MAX_ASKED: usize = 1_024;
+
+/// Redirects followed for a document.
+const MAX_REDIRECTS: usize = 3;
+
+/// How long a connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often [`Sources::keep_fresh`] looks whether something is due.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Outlives snapshots.
+pub struct Sources {
+    /// one issuer at a time
+    jwks: Mutex<Option<Arc<Jwks>>>,
+    fetching: OnceCell<reqwest::Client>,
+    asking: OnceCell<reqwest::Client>,
+    /// places for requests that wait for an issuer's keys
+    pub(super) waits_for_keys: Semaphore,
+    /// places for questions of `forward_auth`
+    pub(super) asked: Semaphore,
+    /// the counters
+    pub(super) metrics: AuthMetrics,
+}
+
+impl Sources {
+    /// Nothing is fetched before [`Sources::keep_fresh`] runs.
+    pub fn new(metrics: AuthMetrics) -> Arc<Self> {
+        Arc::new(Sources {
+            jwks: Mutex::new(None),
+            fetching: OnceCell::new(),
+            asking: OnceCell::new(),
+            waits_for_keys: Semaphore::new(MAX_LOOKUPS),
+            asked: Semaphore::new(MAX_ASKED),
+            metrics,
+        })
+    }
+
+    /// The keys published at a URL: those known already if it is the same as before.
+    pub(super) fn jwks_at(&self, url: Option<&str>, refresh: Duration) -> Option<Arc<Jwks>> {
+        let mut current = self.jwks.lock();
+        let same = current.take().filter(|jwks| Some(jwks.url()) == url);
+        if let Some(jwks) = &same {
+            jwks.refresh_every(refresh);
+        }
+        *current = same.or_else(|| url.map(|url| Arc::new(Jwks::new(url, refresh))));
+        current.clone()
+    }
+
+    /// Keeps issuers' keys fresh, for ever.
+    pub async fn keep_fresh(&self, clock: &Clock) {
+        loop {
+            let jwks = self.jwks.lock().clone();
+            match jwks {
+                None => tokio::time::sleep(LOOK_EVERY).await,
+                Some(jwks) => {
+                    jwks.keep_fresh(self, clock).await;
+                    let now_us = clock.now_us();
+                    let age_seconds = jwks
+                        .age_us(now_us)
+                        .map_or(-1, |age| (age / 1_000_000) as i64);
+                    self.metrics.jwks_age_seconds.set(age_seconds);
+                    self.metrics.jwks_keys.set(jwks.len() as i64);
+                    jwks.wanted_or(LOOK_EVERY).await;
+                }
+            }
+        }
+    }
+
+    /// For documents: follows a few redirects, none from HTTPS to HTTP.
+    pub(super) fn fetching(&self) -> Result<&reqwest::Client, String> {
+        use reqwest::redirect::Policy;
+        let policy = Policy::custom(|attempt| {
+            let was_https = attempt.previous().iter().any(|url| url.scheme() == "https");
+            if attempt.previous().len() > MAX_REDIRECTS {
+                attempt.error("too many redirects")
+            } else if was_https && attempt.url().scheme() != "https" {
+                attempt.error("a redirect from https to http")
+            } else {
+                attempt.follow()
+            }
+        });
+        self.fetching.get_or_try_init(|| client(policy))
+    }
+
+    /// For questions: follows no redirect.
+    pub(super) fn asking(&self) -> Result<&reqwest::Client, String> {
+        let none = reqwest::redirect::Policy::none();
+        self.asking.get_or_try_init(|| client(none))
+    }
+}
+
+fn client(redirects: reqwest::redirect::Policy) -> Result<reqwest::Client, String> {
+    // an error means that somebody has chosen one already
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    reqwest::Client::builder()
+        .redirect(redirects)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .user_agent(concat!("tidegate/", env!("CARGO_PKG_VERSION")))
+        .referer(false)
+        .build()
+        .map_err(|error| super::jwt::with_causes(&error))
+}
