@@ -81,6 +81,8 @@ impl Shared {
         };
         let (sender, receiver) = watch::channel(None);
         flights.insert(id.clone(), receiver.clone());
+        // a runtime that is no more drops the look-up at once, which takes this lock
+        drop(flights);
         let flight = Flight {
             shared: self.clone(),
             pick,

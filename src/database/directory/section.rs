@@ -253,7 +253,7 @@ mod tests {
         assert!(!section.put(&id, Some(&acme("pro")), generation, 0));
         assert_eq!(recalled(&section, 1), Recalled::Unknown);
         section.put(&id, Some(&acme("pro")), section.generation(), 0);
-        assert_eq!(section.changed(vec![id.clone()]), [id.clone()]);
+        assert_eq!(section.changed(vec![id.clone()]), std::slice::from_ref(&id));
         section.forget(&[id]);
         assert_eq!(section.recall_old("acme", 0), Recalled::Unknown);
     }

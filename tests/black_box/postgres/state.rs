@@ -1,13 +1,11 @@
 //! What is known outlives the process: keys in a file, uses of keys in the database.
 
-use super::scene::{Scene, settings};
+use super::PostgresServer;
+use super::scene::{SHORT, Scene, now_us, settings};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use tidegate::database::Database;
 use tidegate::telemetry::Metrics;
-
-use super::PostgresServer;
-use super::scene::{SHORT, now_us};
 
 fn state_dir(scene: &Scene) -> std::path::PathBuf {
     let folder = scene.server.folder().join("state");
@@ -81,4 +79,29 @@ fn a_folder_that_cannot_be_written_to_hurts_nobody() {
     assert_eq!(client_of(&scene, &next, digest), Ok(true));
     next.save();
     assert_eq!(client_of(&scene, &next, digest), Ok(true));
+}
+
+#[test]
+fn uses_of_keys_are_noted_now_and_then_and_are_no_changes() {
+    let scene = Scene::started();
+    let keys = [(); 3].map(|()| scene.key_of("acme"));
+    let directory = scene.database.directory();
+    for (_, digest) in &keys[..2] {
+        assert!(scene.client_of(digest).unwrap().is_some());
+    }
+    let (latest, digest) = &keys[0];
+    let used_us = now_us() + 60_000_000;
+    let _ = directory.recall_key(digest, used_us);
+    scene.server.sql("DELETE FROM changes");
+    scene.run(scene.database.note_uses()).unwrap();
+    let noted = "SELECT count(*) FROM api_keys WHERE last_used_at IS NOT NULL";
+    assert_eq!(scene.server.sql(noted), "2");
+    let when = format!(
+        "SELECT (extract(epoch FROM last_used_at) * 1000000)::bigint FROM api_keys WHERE id = '{latest}'"
+    );
+    assert_eq!(scene.server.sql(&when), used_us.to_string());
+    assert_eq!(scene.server.sql("SELECT count(*) FROM changes"), "0");
+    let page = scene.run(scene.database.list_keys(None, None, 10)).unwrap();
+    let used = page.items.iter().filter(|key| key.last_used_at.is_some());
+    assert_eq!(used.count(), 2);
 }
