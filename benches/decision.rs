@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use std::net::IpAddr;
 use std::sync::OnceLock;
 use tidegate::admission::{Request, admit};
-use tidegate::auth::IdentitySources;
+use tidegate::auth::Sources;
 use tidegate::auth::failures::FailureGuard;
 use tidegate::config::{Environment, parse};
 use tidegate::limit::decision::{Charge, Terms};
@@ -167,10 +167,16 @@ fn fill() -> Running {
     let loaded =
         parse(&text, "bench.yaml", &Environment::default()).expect("a valid configuration");
     let metrics = Metrics::new().expect("distinct metrics");
-    let identities = IdentitySources::new(metrics.auth.clone(), None);
-    let snapshot = assemble(&loaded, &metrics, &identities, None).expect("a snapshot");
+    let sources = Sources::new(metrics.auth.clone(), None);
+    let snapshot = assemble(&loaded, &metrics, &sources, None).expect("a snapshot");
     let failures = FailureGuard::new(30, 60_000_000).expect("a valid guard");
-    let running = Running::new(snapshot, Limiter::embedded(2_000_000), failures, metrics);
+    let running = Running::new(
+        snapshot,
+        Limiter::embedded(2_000_000),
+        failures,
+        sources,
+        metrics,
+    );
     let snapshot = running.snapshot();
     for (client, user) in (0..CLIENTS).flat_map(|client| (0..USERS).map(move |user| (client, user)))
     {

@@ -13,7 +13,7 @@ use http::{HeaderMap, Method};
 use serde_json::json;
 use std::net::IpAddr;
 use tidegate::admission::{Request, admit};
-use tidegate::auth::IdentitySources;
+use tidegate::auth::Sources;
 use tidegate::auth::failures::FailureGuard;
 use tidegate::config::{Environment, Row, Section, Source};
 use tidegate::limit::limiter::Limiter;
@@ -67,7 +67,7 @@ fn snapshot(policies: usize, routes: usize) -> (Snapshot, Metrics) {
         &[],
         None,
         &metrics,
-        &IdentitySources::new(metrics.auth.clone(), None),
+        &Sources::new(metrics.auth.clone(), None),
     )
     .unwrap_or_else(|problems| panic!("{problems:?}"));
     assert!(compiled.refused.is_empty(), "{:?}", compiled.refused);
@@ -79,9 +79,9 @@ fn snapshot(policies: usize, routes: usize) -> (Snapshot, Metrics) {
 fn build(bencher: Bencher) {
     let (source, rows) = (source(1_000), rows(10_000, 1_000));
     let metrics = Metrics::new().expect("distinct metrics");
-    let identities = IdentitySources::new(metrics.auth.clone(), None);
+    let sources = Sources::new(metrics.auth.clone(), None);
     bencher.bench_local(|| {
-        compile(&source, Some(&rows), &[], None, &metrics, &identities).map(|one| one.rows.len())
+        compile(&source, Some(&rows), &[], None, &metrics, &sources).map(|one| one.rows.len())
     });
 }
 
@@ -90,17 +90,23 @@ fn build(bencher: Bencher) {
 fn decide(bencher: Bencher, routes: usize) {
     let (snapshot, metrics) = snapshot(10 * routes, routes);
     let failures = FailureGuard::new(30, 60_000_000).expect("a valid guard");
-    let running = Running::new(snapshot, Limiter::embedded(1_000_000), failures, metrics);
+    let running = Running::new(
+        snapshot,
+        Limiter::embedded(1_000_000),
+        failures,
+        Sources::new(metrics.auth.clone(), None),
+        metrics,
+    );
     let snapshot = running.snapshot();
     let headers = HeaderMap::new();
     let path = format!("/api/v1/r{}", routes - 1);
     let request = Request {
         method: &Method::GET,
-        scheme: "http",
         host: "localhost",
         path: &path,
-        query: None,
         headers: &headers,
+        scheme: "http",
+        query: None,
         ip: IpAddr::from([192, 0, 2, 1]),
     };
     bencher.bench_local(|| {

@@ -7,6 +7,7 @@ pub mod explain;
 mod identifying;
 mod rejection;
 mod spend;
+pub mod told;
 
 pub use identifying::{Identified, Identifying};
 pub use rejection::{BadCredentials, Rejection};
@@ -99,10 +100,10 @@ pub fn admit<'p>(
     now_us: u64,
 ) -> Result<Admission<'p>, Box<Refused>> {
     let located = locate(snapshot, request).map_err(|rejection| refused(None, None, rejection))?;
-    let Some(route) = snapshot.routes.get(located.found.index) else {
+    let found = located.found;
+    let Some(route) = snapshot.routes.get(found.index) else {
         return Err(refused(None, None, Rejection::NoRoute));
     };
-    let found = located.found;
     is_open(route, request.ip).map_err(|rejection| refused(Some(found.index), None, rejection))?;
     let identity = if located.preflight {
         Identified::default()
@@ -205,7 +206,7 @@ fn locate<'p>(snapshot: &Snapshot, request: &Request<'p>) -> Result<Located<'p>,
     })
 }
 
-/// A route that serves nothing now, or not to this address, refuses before anybody is asked who they are, and
+/// A route that is off, pauses, or is not for this address refuses before anybody is asked who they are, and
 /// charges nothing.
 fn is_open(route: &Route, ip: IpAddr) -> Result<(), Rejection> {
     match route.state {

@@ -8,6 +8,7 @@ mod address;
 mod document;
 mod failure;
 mod follower;
+mod housekeeping;
 mod keys;
 mod kind;
 mod pool;
@@ -35,22 +36,11 @@ use pool::{Lease, Pool};
 use resources::Change;
 use serde_json::Value;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinSet;
 
 /// The file in the state's folder that holds what is known of keys and clients.
 const DIRECTORY_FILE: &str = "directory.saved";
-
-/// Between two looks after what has to be done now and then.
-const TICK: Duration = Duration::from_secs(1);
-
-/// How often what is known is saved, uses of keys are noted, old changes pruned: in ticks.
-const SAVE_EVERY: u64 = 10;
-const NOTE_EVERY: u64 = 60;
-const PRUNE_EVERY: u64 = 600;
-
-const PRUNE: &str = include_str!("../sql/queries/prune_changes.sql");
 
 /// Longest name of whoever makes a change; longer ones are cut.
 const MAX_BY: usize = 256;
@@ -62,6 +52,8 @@ pub struct Database {
     changed: watch::Sender<u64>,
     health: watch::Sender<Health>,
     metrics: DatabaseMetrics,
+    /// look-ups are left connections of the pool, however many people write at once
+    work: Semaphore,
     /// ended with the database
     tasks: Mutex<JoinSet<()>>,
 }
@@ -89,6 +81,7 @@ impl Database {
             changed: watch::Sender::new(0),
             health,
             metrics,
+            work: Semaphore::new((settings.pool / 2).max(1)),
             tasks: Mutex::default(),
         }))
     }
@@ -100,6 +93,7 @@ impl Database {
         if !tasks.is_empty() {
             return;
         }
+        self.directory.settle_here();
         let follower = Follower {
             pool: self.pool.clone(),
             directory: self.directory.clone(),
@@ -110,7 +104,7 @@ impl Database {
         tasks.spawn(async move { follower.follow().await });
         let directory = self.directory.clone();
         tasks.spawn(async move { directory.keep_fresh().await });
-        tasks.spawn(keep_house(
+        tasks.spawn(housekeeping::keep_house(
             self.pool.clone(),
             self.directory.clone(),
             self.health.subscribe(),
@@ -118,10 +112,16 @@ impl Database {
         ));
     }
 
-    /// Saves what is known now; for the end of the process. Blocks for as long as a file is
+    /// Saves what is known now, for the end of the process. Blocks for as long as a file is
     /// written.
     pub fn save(&self) {
-        save(&self.directory);
+        housekeeping::save(&self.directory);
+    }
+
+    /// Notes which keys were used since that was last noted, which the background does once a
+    /// minute.
+    pub async fn note_uses(&self) -> Result<(), DatabaseError> {
+        self.directory.note_uses().await
     }
 
     /// Everything that belongs in the snapshot, as one consistent whole.
@@ -309,13 +309,21 @@ impl Database {
     }
 
     /// A connection to a database with the schema that is needed.
-    async fn lease(&self) -> Result<Lease, DatabaseError> {
+    async fn lease(&self) -> Result<Work<'_>, DatabaseError> {
+        let permit = self.bounded(async {
+            let permit = self.work.acquire().await;
+            permit.map_err(|error| DatabaseError::Unavailable(error.to_string()))
+        });
+        let permit = permit.await?;
         let mut lease = self.pool.lease().await?;
         let checked = self.bounded(schema::check(lease.client()?)).await;
         lease.settle(&checked);
         checked?;
         lease.unsettle();
-        Ok(lease)
+        Ok(Work {
+            lease,
+            _permit: permit,
+        })
     }
 
     async fn bounded<T>(
@@ -326,51 +334,19 @@ impl Database {
     }
 }
 
-/// What has to be done now and then, for ever.
-async fn keep_house(
-    pool: Arc<Pool>,
-    directory: Directory,
-    health: watch::Receiver<Health>,
-    metrics: DatabaseMetrics,
-) {
-    // gateways that were started together need not prune together
-    let offset = fastrand::u64(..PRUNE_EVERY);
-    for tick in 1_u64.. {
-        tokio::time::sleep(TICK).await;
-        directory.measure();
-        metrics
-            .connections
-            .set(i64::try_from(pool.size()).unwrap_or(i64::MAX));
-        if tick.is_multiple_of(SAVE_EVERY) {
-            let directory = directory.clone();
-            // a file may take its time; whether it went well is in the log
-            let _ = tokio::task::spawn_blocking(move || save(&directory)).await;
-        }
-        if *health.borrow() != Health::Connected {
-            continue;
-        }
-        let done = match tick + offset {
-            tick if tick.is_multiple_of(PRUNE_EVERY) => prune(&pool).await,
-            tick if tick.is_multiple_of(NOTE_EVERY) => directory.note_uses().await,
-            _ => Ok(()),
-        };
-        if let Err(error) = done {
-            tracing::debug!("housekeeping in the database: {error}");
-        }
+/// A connection for what nobody's request to the gateway waits for.
+struct Work<'a> {
+    lease: Lease,
+    _permit: SemaphorePermit<'a>,
+}
+
+impl Work<'_> {
+    fn client(&mut self) -> Result<&mut tokio_postgres::Client, DatabaseError> {
+        self.lease.client()
     }
-}
 
-async fn prune(pool: &Pool) -> Result<(), DatabaseError> {
-    let mut lease = pool.lease().await?;
-    let work = async { Ok(lease.client()?.query_typed(PRUNE, &[]).await?) };
-    let done = within(pool.long_timeout(), work).await;
-    lease.settle(&done);
-    done.map(|_| ())
-}
-
-fn save(directory: &Directory) {
-    if let Err(error) = directory.save() {
-        tracing::warn!("what is known of keys and clients is not saved: {error}");
+    fn settle<T>(&mut self, done: &Result<T, DatabaseError>) {
+        self.lease.settle(done);
     }
 }
 

@@ -5,19 +5,20 @@ mod assemble;
 pub mod buckets;
 mod compile;
 mod health;
-mod sources;
+mod origins;
+mod routes;
 mod watch;
 
 pub use addresses::Addresses;
 pub use assemble::assemble;
 pub use compile::{Compiled, compile};
 pub use health::Health;
-pub use sources::{Applied, Beginning, Sources, rows_of};
+pub use origins::{Applied, Beginning, Origins, rows_of};
 pub use watch::{LastGood, watch};
 
 use crate::auth::failures::FailureGuard;
 use crate::auth::forward_auth::ForwardAuth;
-use crate::auth::{Authenticator, Client};
+use crate::auth::{Authenticator, Client, Sources};
 use crate::clock::Clock;
 use crate::config::{HealthDetail, ResponseHeaders, RouteAuth, Shown};
 use crate::database::Database;
@@ -84,8 +85,6 @@ pub struct Route {
     pub state: RouteState,
     /// index into the snapshot's upstreams
     pub upstream: usize,
-    /// whose requests it takes
-    pub addresses: Addresses,
     /// the upstream that takes some of the clients
     pub canary: Option<Canary>,
     /// limit between two reads from the peer, in place of the upstream's
@@ -94,6 +93,8 @@ pub struct Route {
     pub gate: Option<Arc<Gate>>,
     /// by how much the cost in every policy is multiplied
     pub cost: u64,
+    /// whose requests it takes
+    pub addresses: Addresses,
     /// whether credentials are looked at
     pub auth: RouteAuth,
     /// what they must be good for, all of it
@@ -161,7 +162,7 @@ fn hundredth(client: Option<&str>, ip: IpAddr) -> u8 {
 pub struct Running {
     snapshot: ArcSwap<Snapshot>,
     /// what it is made of; absent: it never changes
-    pub sources: Option<Sources>,
+    pub origins: Option<Origins>,
     /// where policies, tiers, clients and keys are changed; absent: the file is all there is
     pub database: Option<Arc<Database>>,
     /// somebody wants the file to be read again
@@ -172,6 +173,8 @@ pub struct Running {
     pub limiter: Limiter,
     /// failed authentications per address
     pub failures: FailureGuard,
+    /// where identities come from outside of this process
+    pub sources: Arc<Sources>,
     /// the time
     pub clock: Clock,
     /// the counters
@@ -185,16 +188,18 @@ impl Running {
         snapshot: Snapshot,
         limiter: Limiter,
         failures: FailureGuard,
+        sources: Arc<Sources>,
         metrics: Metrics,
     ) -> Self {
         Running {
             snapshot: ArcSwap::from_pointee(snapshot),
-            sources: None,
+            origins: None,
             database: None,
             reload_wanted: Notify::new(),
             watches_file: false,
             limiter,
             failures,
+            sources,
             clock: Clock::new(),
             metrics,
             draining: AtomicBool::new(false),
@@ -202,13 +207,13 @@ impl Running {
     }
 
     /// The same with what its snapshot is made of, so that it can change.
-    pub fn with_sources(
+    pub fn with_origins(
         mut self,
-        sources: Sources,
+        origins: Origins,
         database: Option<Arc<Database>>,
         watches_file: bool,
     ) -> Self {
-        self.sources = Some(sources);
+        self.origins = Some(origins);
         self.database = database;
         self.watches_file = watches_file;
         self

@@ -65,28 +65,28 @@ pub(super) fn is_name(kind: Kind, name: &str) -> bool {
     }
 }
 
-/// Whether a document may be written: its name, its shape, and the whole that it would be part of.
+/// Whether something may be created under a name.
+pub(super) fn check_name(kind: Kind, name: &str) -> Result<(), Problem> {
+    if is_name(kind, name) {
+        return Ok(());
+    }
+    let hint = match kind {
+        Kind::Client => "write 1 to 128 visible ASCII characters without spaces",
+        _ => "write 1 to 63 of `a-z 0-9 _ -`, starting with a letter or digit",
+    };
+    let message = "nothing can have this name";
+    Err(Problem::invalid(vec![FieldProblem::new(
+        "name", message, hint,
+    )]))
+}
+
+/// Whether a document may be written: its shape, and the whole that it would be part of.
 pub(super) async fn validate(
     running: &Arc<Running>,
     kind: Kind,
     name: &str,
     document: &Value,
 ) -> Result<(), Problem> {
-    if !is_name(kind, name) {
-        let hint = match kind {
-            Kind::Client => "write 1 to 128 visible ASCII characters without spaces",
-            _ => "write 1 to 63 of `a-z 0-9 _ -`, starting with a letter or digit",
-        };
-        let message = "nothing can have this name";
-        return Err(Problem::invalid(vec![FieldProblem::new(
-            "name", message, hint,
-        )]));
-    }
-    if !document.is_object() {
-        let hint = "write `{...}`, as in the file";
-        let message = "a document is a mapping";
-        return Err(Problem::invalid(vec![FieldProblem::new("", message, hint)]));
-    }
     if kind == Kind::Client && document.get("api_keys").is_some() {
         let hint = "make one with POST /api/v1/clients/{id}/keys";
         let message = "keys are a resource of their own";
@@ -110,44 +110,45 @@ pub(super) async fn may_go(running: &Arc<Running>, kind: Kind, name: &str) -> Re
     }
 }
 
-/// What would be wrong with the whole. Where something would, the rows this gateway knows may be
-/// older than a write of a moment ago, so they are read again first.
+/// What would be wrong with the whole.
 async fn stands(
     running: &Arc<Running>,
     kind: Kind,
     name: &str,
     document: Option<&Value>,
 ) -> Result<Vec<FieldProblem>, Problem> {
-    let problems = tried(running, kind, name, document).await?;
-    let Some(database) = running.database.as_ref().filter(|_| !problems.is_empty()) else {
-        return Ok(problems);
-    };
-    let rows = database.rows().await?;
-    let applying = running.clone();
-    // what is wrong with rows is told where the watcher applies them
-    let _ = blocking(move || applying.apply(&rows)).await?;
-    tried(running, kind, name, document).await
-}
-
-async fn tried(
-    running: &Arc<Running>,
-    kind: Kind,
-    name: &str,
-    document: Option<&Value>,
-) -> Result<Vec<FieldProblem>, Problem> {
+    catch_up(running).await?;
     let row = Row {
         section: section(kind),
         name: name.to_owned(),
         document: Value::Null,
     };
-    let (running, document) = (running.clone(), document.cloned());
     let own_path = row.path();
+    let (running, document) = (running.clone(), document.cloned());
     let found =
         blocking(move || running.validate(row.section, &row.name, document.as_ref())).await?;
     let problems = found.err().unwrap_or_default().into_iter();
     let errors = problems.filter(|problem| problem.severity == Severity::Error);
     let errors = errors.take(MOST_ERRORS);
     Ok(errors.map(|problem| field(problem, &own_path)).collect())
+}
+
+/// A write of a moment ago, here or through another gateway, may not have arrived in the snapshot
+/// yet; what is valid is judged by the newest.
+async fn catch_up(running: &Arc<Running>) -> Result<(), Problem> {
+    let (Some(database), Some(origins)) = (&running.database, &running.origins) else {
+        return Ok(());
+    };
+    let newest = database.revisions(None, 1).await?;
+    let newest = newest.items.first().map_or(0, |revision| revision.id);
+    if origins.revision() >= newest {
+        return Ok(());
+    }
+    let rows = database.rows().await?;
+    let running = running.clone();
+    // what is wrong with rows is told where the watcher applies them
+    let _ = blocking(move || running.apply_newer(&rows)).await?;
+    Ok(())
 }
 
 /// Compiling a large configuration takes a while, in which others are to be answered.

@@ -79,13 +79,18 @@ fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     // serde_json says line and column, and repeats nothing of the text
     let Distinct(value) = serde_json::from_slice(bytes)
         .map_err(|error| Problem::unreadable(format!("The body is not JSON: {error}.")))?;
-    serde_json::from_value(value).map_err(|error| {
+    let unfit = |message: String| {
         Problem::invalid(vec![FieldProblem {
             path: String::new(),
-            message: error.to_string(),
+            message,
             hint: None,
         }])
-    })
+    };
+    // serde would take a list for a mapping whose fields may all be absent
+    if !value.is_object() {
+        return Err(unfit("it must be a mapping: write `{...}`".to_owned()));
+    }
+    serde_json::from_value(value).map_err(|error| unfit(error.to_string()))
 }
 
 /// The query; parameters that are not known are refused, or a misspelt one would seem to work.

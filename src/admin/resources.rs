@@ -166,8 +166,9 @@ pub(super) async fn put(
     by: &Actor,
 ) -> Result<Response, Problem> {
     let database = database(running)?;
-    documents::validate(running, kind, name, document).await?;
+    documents::check_name(kind, name)?;
     let (row, file) = both(running, kind, name).await?;
+    documents::validate(running, kind, name, document).await?;
     let expected = conditions.expected(versions(&row, &file))?;
     let Written {
         created, stored, ..

@@ -7,9 +7,8 @@ mod question;
 pub use answer::{Caller, DefinedIn, Explanation, Outcome, PolicyAnswer, QuotaOf, Routed, Verdict};
 pub use question::{BadQuestion, Question, Values};
 
-use super::identifying::{Credentials, judge};
 use super::spend::{Asked, Counting};
-use super::{Located, Rejection, Request, Spent, is_open, locate};
+use super::{Located, Rejection, Request, Spent, identifying, is_open, locate};
 use crate::auth::{Found, Identity, Looking};
 use crate::config::RouteAuth;
 use crate::limit::algorithm::Answer;
@@ -82,18 +81,21 @@ async fn identified_and_spent(
         }
         false => identify(running, snapshot, route, request, now_us, explanation).await?,
     };
-    if route.forward_auth.is_some() && !located.preflight {
-        let why = "what the URL of `forward_auth` would say: it is asked about real requests only";
-        explanation.not_evaluated.push(why.to_owned());
+    if route.forward_auth.is_some() {
+        explanation
+            .not_evaluated
+            .push("forward_auth: its URL is asked for traffic only".to_owned());
     }
-    let client = &identity.client;
-    let id = client.as_ref().map(|client| client.id.as_str());
+    let id = identity.client.as_ref().map(|client| client.id.as_str());
     if let Some(routed) = &mut explanation.route {
         routed.is_chosen(snapshot, route, id, request.ip);
     }
     let facts = Facts {
         client: id,
-        tier: client.as_ref().and_then(|client| client.tier.as_deref()),
+        tier: identity
+            .client
+            .as_ref()
+            .and_then(|client| client.tier.as_deref()),
         ip: request.ip,
         route: &route.name,
         method: request.method,
@@ -109,7 +111,7 @@ async fn identified_and_spent(
     Ok(())
 }
 
-/// As traffic is identified, look-ups included, but a failure is not counted against the address.
+/// As traffic is identified, but a failure is not counted against the address.
 async fn identify(
     running: &Running,
     snapshot: &Snapshot,
@@ -136,15 +138,21 @@ async fn identify(
         Found::Pending(pending) => pending.resolve(authenticator, &running.clock).await,
         found => found,
     };
-    if let Found::Known(identity) = &found {
-        explanation.client = match &identity.client {
-            Some(client) => Some(Caller::known(snapshot, identity, client)),
-            None => anonymous("there are no credentials"),
-        };
-    }
-    match judge(route, found, guarded_us)? {
-        Credentials::Proven(identity) => Ok(identity),
-        Credentials::Pending(_) => Err(Rejection::Internal),
+    match found {
+        Found::Known(identity) => {
+            explanation.client = match &identity.client {
+                Some(client) => Some(Caller::known(snapshot, client, &identity)),
+                None => anonymous("there are no credentials"),
+            };
+            identifying::suits(route, &identity)?;
+            Ok(identity)
+        }
+        Found::Invalid(method) => Err(identifying::invalid(method)),
+        Found::NotLookedAt => Err(Rejection::TooManyFailures {
+            retry_after_us: guarded_us.unwrap_or(1_000_000),
+        }),
+        Found::Unavailable(why) => Err(Rejection::IdentityUnavailable(why)),
+        Found::Pending(_) => Err(Rejection::Internal),
     }
 }
 

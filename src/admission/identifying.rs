@@ -46,7 +46,7 @@ pub(super) struct Waits {
     ip: IpAddr,
 }
 
-pub(super) enum Credentials {
+enum Credentials {
     Proven(Identity),
     Pending(Box<auth::Pending>),
 }
@@ -122,8 +122,7 @@ impl Identifying {
                         .resolve(&snapshot.authenticator, &running.clock)
                         .await;
                     let now_us = running.clock.now_us();
-                    note(running, self.waits.ip, &found, now_us);
-                    match judge(route, found, None)? {
+                    match judge(running, route, self.waits.ip, found, now_us, None)? {
                         Credentials::Proven(identity) => identity,
                         Credentials::Pending(_) => return Err(Rejection::Internal),
                     }
@@ -168,52 +167,56 @@ fn credentials(
     let found = snapshot
         .authenticator
         .identify(request.headers, now_us, looking);
-    note(running, request.ip, &found, now_us);
-    judge(route, found, guarded_us)
+    judge(running, route, request.ip, found, now_us, guarded_us)
 }
 
-/// Counts what is wrong with credentials, against the address they came from.
-fn note(running: &Running, ip: IpAddr, found: &Found, now_us: u64) {
-    match found {
-        Found::Invalid(method) => {
-            running.failures.failed(ip, now_us);
-            running.metrics.auth_failures.inc();
-            running.metrics.auth.count(*method, Outcome::Invalid);
-        }
-        Found::NotLookedAt => running.metrics.auth_guarded.inc(),
-        _ => (),
+/// Does a route take whoever the credentials prove?
+pub(super) fn suits(route: &Route, identity: &Identity) -> Result<(), Rejection> {
+    if identity.client.is_none() {
+        return match route.auth {
+            RouteAuth::Optional | RouteAuth::None if route.scopes.is_empty() => Ok(()),
+            _ => Err(Rejection::Unauthenticated(BadCredentials::Missing)),
+        };
+    }
+    match route.scopes.iter().all(|scope| identity.has_scope(scope)) {
+        true => Ok(()),
+        false => Err(Rejection::ScopeMissing {
+            by_token: identity.token.is_some(),
+        }),
     }
 }
 
+/// The refusal of a credential that is not valid.
+pub(super) fn invalid(method: Method) -> Rejection {
+    Rejection::Unauthenticated(match method {
+        Method::Jwt => BadCredentials::InvalidToken,
+        _ => BadCredentials::Invalid,
+    })
+}
+
 /// From what the credentials say to whether the route takes them.
-pub(super) fn judge(
+fn judge(
+    running: &Running,
     route: &Route,
+    ip: IpAddr,
     found: Found,
+    now_us: u64,
     guarded_us: Option<u64>,
 ) -> Result<Credentials, Rejection> {
     match found {
-        Found::Known(identity) if identity.client.is_none() => match route.auth {
-            RouteAuth::Required => Err(Rejection::Unauthenticated(BadCredentials::Missing)),
-            _ if !route.scopes.is_empty() => {
-                Err(Rejection::Unauthenticated(BadCredentials::Missing))
-            }
-            _ => Ok(Credentials::Proven(identity)),
-        },
-        Found::Known(identity) => {
-            match route.scopes.iter().all(|scope| identity.has_scope(scope)) {
-                true => Ok(Credentials::Proven(identity)),
-                false => Err(Rejection::ScopeMissing {
-                    by_token: identity.token.is_some(),
-                }),
-            }
+        Found::Known(identity) => suits(route, &identity).map(|()| Credentials::Proven(identity)),
+        Found::Invalid(method) => {
+            running.failures.failed(ip, now_us);
+            running.metrics.auth_failures.inc();
+            running.metrics.auth.count(method, Outcome::Invalid);
+            Err(invalid(method))
         }
-        Found::Invalid(Method::Jwt) => {
-            Err(Rejection::Unauthenticated(BadCredentials::InvalidToken))
+        Found::NotLookedAt => {
+            running.metrics.auth_guarded.inc();
+            Err(Rejection::TooManyFailures {
+                retry_after_us: guarded_us.unwrap_or(1_000_000),
+            })
         }
-        Found::Invalid(_) => Err(Rejection::Unauthenticated(BadCredentials::Invalid)),
-        Found::NotLookedAt => Err(Rejection::TooManyFailures {
-            retry_after_us: guarded_us.unwrap_or(1_000_000),
-        }),
         Found::Pending(pending) => Ok(Credentials::Pending(pending)),
         Found::Unavailable(why) => Err(Rejection::IdentityUnavailable(why)),
     }

@@ -5,8 +5,7 @@ use crate::auth::forward_auth::Refusal;
 use crate::route::PathProblem;
 use std::sync::Arc;
 
-/// Why a request is refused. What a client is told about each is one table in
-/// `gateway/rejection.rs`.
+/// Why a request is refused. What a client is told about each is one table in [`super::told`].
 #[derive(Debug)]
 pub enum Rejection {
     /// the path could mean something else to the upstream

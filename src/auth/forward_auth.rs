@@ -1,7 +1,7 @@
 //! Asking a URL whether a request may pass, as nginx's `auth_request` does.
 
 use super::recent::{Digest, Recent};
-use super::{Authenticator, Client, IdentitySources, Unavailable};
+use super::{Authenticator, Client, Sources, Unavailable};
 use crate::clock::Clock;
 use crate::config;
 use crate::telemetry::{Method as Way, Outcome};
@@ -22,7 +22,7 @@ pub struct ForwardAuth {
     route: String,
     cache_us: u64,
     recent: Recent<(u64, Answer)>,
-    sources: Arc<IdentitySources>,
+    sources: Arc<Sources>,
     logged_us: std::sync::atomic::AtomicU64,
 }
 
@@ -81,11 +81,7 @@ pub struct Question {
 
 impl ForwardAuth {
     /// For one route.
-    pub fn new(
-        settings: &config::ForwardAuth,
-        route: &str,
-        sources: &Arc<IdentitySources>,
-    ) -> Self {
+    pub fn new(settings: &config::ForwardAuth, route: &str, sources: &Arc<Sources>) -> Self {
         ForwardAuth {
             settings: settings.clone(),
             route: route.to_owned(),

@@ -1,7 +1,7 @@
 //! `tidegate check`: validates like `nginx -t`.
 
 use super::{Failure, configuration_file, load, warn};
-use crate::auth::IdentitySources;
+use crate::auth::Sources;
 use crate::snapshot::assemble;
 use crate::telemetry::Metrics;
 use std::io::Write;
@@ -12,8 +12,13 @@ pub(super) fn check(file: Option<PathBuf>) -> Result<(), Failure> {
     let loaded = load(Some(path.clone()))?;
     warn(&loaded);
     let metrics = Metrics::new().map_err(|error| Failure::Other(error.to_string()))?;
-    let identities = IdentitySources::new(metrics.auth.clone(), None);
-    assemble(&loaded, &metrics, &identities, None).map_err(Failure::Configuration)?;
+    assemble(
+        &loaded,
+        &metrics,
+        &Sources::new(metrics.auth.clone(), None),
+        None,
+    )
+    .map_err(Failure::Configuration)?;
     let config = &loaded.config;
     writeln!(
         std::io::stdout(),

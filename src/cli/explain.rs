@@ -5,7 +5,7 @@ use crate::admission::explain::{
     self, BadQuestion, DefinedIn, Explanation, Outcome, PolicyAnswer, Question, QuotaOf, Values,
     Verdict,
 };
-use crate::auth::IdentitySources;
+use crate::auth::Sources;
 use crate::auth::failures::FailureGuard;
 use crate::config::{Admin, Loaded};
 use crate::limit::limiter::Limiter;
@@ -182,13 +182,13 @@ fn refusal(address: SocketAddr, status: u16, text: &[u8]) -> String {
 fn offline_gateway(loaded: &Loaded) -> Result<Running, Failure> {
     let other = |error: &dyn std::error::Error| Failure::Other(error.to_string());
     let metrics = Metrics::new().map_err(|error| other(&error))?;
-    let identities = IdentitySources::new(metrics.auth.clone(), None);
-    let snapshot = assemble(loaded, &metrics, &identities, None).map_err(Failure::Configuration)?;
+    let sources = Sources::new(metrics.auth.clone(), None);
+    let snapshot = assemble(loaded, &metrics, &sources, None).map_err(Failure::Configuration)?;
     let guard = &loaded.config.auth.failures;
     let period_us = u64::try_from(guard.period.as_micros()).unwrap_or(u64::MAX);
     let failures = FailureGuard::new(guard.count, period_us).map_err(|bad| other(&bad))?;
     let limiter = Limiter::embedded(loaded.config.store.memory_max_keys);
-    Ok(Running::new(snapshot, limiter, failures, metrics))
+    Ok(Running::new(snapshot, limiter, failures, sources, metrics))
 }
 
 fn words(source: &str, explanation: &Explanation) -> String {

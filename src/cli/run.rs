@@ -1,17 +1,17 @@
 //! `tidegate run`: serves.
 
-mod database;
+pub(super) mod database;
 
 use super::Failure;
 use crate::admin::Access;
-use crate::auth::IdentitySources;
+use crate::auth;
 use crate::auth::failures::FailureGuard;
 use crate::config::{self, Config, Environment, Loaded, Source};
 use crate::limit::limiter::Limiter;
 use crate::limit::shared::{Settings as StoreSettings, Shared};
 use crate::limit::store::redis::link::{self, Deployment};
 use crate::server::{Bound, Settings};
-use crate::snapshot::{Beginning, Running, Sources, compile, rows_of};
+use crate::snapshot::{Beginning, Origins, Running, compile, rows_of};
 use crate::telemetry::Metrics;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -87,14 +87,14 @@ pub(super) fn prepare(
     // what the process itself needs is in the file; rows of the database come on top of it
     let alone = source.loaded().map_err(Failure::Configuration)?;
     let connected = database::connect(&alone, &metrics)?;
+    let directory = connected
+        .as_ref()
+        .map(|connected| connected.database.directory().clone());
+    let identities = auth::Sources::new(metrics.auth.clone(), directory);
     let rows = connected
         .as_ref()
         .and_then(|connected| connected.rows.as_ref())
         .map(rows_of);
-    let directory = connected
-        .as_ref()
-        .map(|connected| connected.database.directory().clone());
-    let identities = IdentitySources::new(metrics.auth.clone(), directory);
     let compiled = compile(&source, rows.as_deref(), &[], None, &metrics, &identities)
         .map_err(Failure::Configuration)?;
     super::warn(&compiled.loaded);
@@ -120,15 +120,12 @@ pub(super) fn prepare(
             .as_ref()
             .and_then(|connected| connected.last_good.clone()),
     };
-    let sources = Sources::new(beginning, config.clone(), compiled.rows, compiled.refused);
+    let origins = Origins::new(beginning, config.clone(), compiled.rows, compiled.refused);
     let database = connected
         .as_ref()
         .map(|connected| connected.database.clone());
-    let running = Running::new(compiled.snapshot, limiter, failures, metrics).with_sources(
-        sources,
-        database,
-        config.server.watch,
-    );
+    let running = Running::new(compiled.snapshot, limiter, failures, identities, metrics)
+        .with_origins(origins, database, config.server.watch);
     Ok(Prepared {
         bound,
         running: Arc::new(running),

@@ -172,8 +172,8 @@ impl Simulation {
         let loaded = load(file)?;
         let metrics = Metrics::new().map_err(|error| Failure::Other(error.to_string()))?;
         // finds what is wrong with any part of the configuration, as `run` would
-        let identities = crate::auth::IdentitySources::new(metrics.auth.clone(), None);
-        crate::snapshot::assemble(&loaded, &metrics, &identities, None)
+        let sources = crate::auth::Sources::new(metrics.auth.clone(), None);
+        crate::snapshot::assemble(&loaded, &metrics, &sources, None)
             .map_err(Failure::Configuration)?;
         let compile = |(name, source): (&String, &crate::config::Policy)| {
             Policy::compile(source, &metrics)

@@ -17,8 +17,9 @@ use parking_lot::Mutex;
 use record::Record;
 use section::Section;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_postgres::Client;
 
@@ -69,6 +70,8 @@ struct Shared {
     wanted: Mutex<Option<mpsc::Receiver<Wanted>>>,
     pool: Arc<Pool>,
     health: watch::Receiver<Health>,
+    /// where look-ups run once the database is started: not on the threads that serve requests
+    runtime: OnceLock<Handle>,
     clock: Clock,
     metrics: DatabaseMetrics,
     /// where it is kept for a start without the database
@@ -110,6 +113,7 @@ impl Directory {
             wanted: Mutex::new(Some(wanted)),
             pool,
             health,
+            runtime: OnceLock::new(),
             uses_noted_us: AtomicU64::new(clock.now_us()),
             clock,
             metrics,
@@ -156,6 +160,12 @@ impl Directory {
         now_us: u64,
     ) -> Result<Option<Arc<ClientRecord>>, Unavailable> {
         self.shared.find(clients, id.into(), now_us).await
+    }
+
+    /// From now on look-ups run on the current runtime.
+    pub(super) fn settle_here(&self) {
+        // the first one stays
+        let _ = self.shared.runtime.set(Handle::current());
     }
 
     /// Asks again for what was believed for long, as long as the directory lives.

@@ -95,6 +95,18 @@ pub struct Decision {
 }
 
 impl Decision {
+    /// Nobody has a chance earlier than that, microseconds.
+    pub fn wait_at_least(&mut self, pause_us: u64) {
+        for bucket in &mut self.buckets {
+            if let Answer::Refuse {
+                retry_after_us: Some(after_us),
+            } = &mut bucket.answer
+            {
+                *after_us = (*after_us).max(pause_us);
+            }
+        }
+    }
+
     /// The longest delay any bucket asks for, microseconds.
     pub fn delay_us(&self) -> u64 {
         let delays = self.buckets.iter().map(|bucket| match bucket.answer {

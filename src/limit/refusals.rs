@@ -21,10 +21,30 @@ const SHARDS: usize = 16;
 /// Most refusals remembered in one shard.
 const PER_SHARD: usize = 4_096;
 
+/// Most buckets whose refusals are added up in one shard.
+const COUNTED_PER_SHARD: usize = 1_024;
+
 /// Refusals that still hold. Times are microseconds on a clock that never steps.
 pub struct Refusals {
-    shards: [Mutex<HashMap<BucketKey, Refusal>>; SHARDS],
+    shards: [Mutex<Shard>; SHARDS],
     remembered: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Shard {
+    held: HashMap<BucketKey, Refusal>,
+    /// how often buckets have refused since that was last asked for
+    counts: HashMap<BucketKey, u64>,
+}
+
+impl Shard {
+    fn count(&mut self, key: &BucketKey, refusals: u64) {
+        if let Some(count) = self.counts.get_mut(key) {
+            *count = count.saturating_add(refusals);
+        } else if self.counts.len() < COUNTED_PER_SHARD {
+            self.counts.insert(*key, refusals);
+        }
+    }
 }
 
 /// What the store said about one bucket.
@@ -80,17 +100,17 @@ impl Default for Refusals {
 impl Refusals {
     /// Remembers a refusal; where the table is full, it does not.
     pub fn remember(&self, key: &BucketKey, refusal: Refusal, now_us: u64) {
-        let mut shard = self.shard(key).lock();
-        if shard.len() >= PER_SHARD && !shard.contains_key(key) {
-            let before = shard.len();
-            shard.retain(|_, refusal| refusal.until_us > now_us);
+        let held = &mut self.shard(key).lock().held;
+        if held.len() >= PER_SHARD && !held.contains_key(key) {
+            let before = held.len();
+            held.retain(|_, refusal| refusal.until_us > now_us);
             self.remembered
-                .fetch_sub(before - shard.len(), Ordering::Relaxed);
-            if shard.len() >= PER_SHARD {
+                .fetch_sub(before - held.len(), Ordering::Relaxed);
+            if held.len() >= PER_SHARD {
                 return;
             }
         }
-        if shard.insert(*key, refusal).is_none() {
+        if held.insert(*key, refusal).is_none() {
             self.remembered.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -127,18 +147,44 @@ impl Refusals {
             return None;
         }
         let mut shard = self.shard(taking.key).lock();
-        let refusal = *shard.get(taking.key)?;
+        let refusal = *shard.held.get(taking.key)?;
         if refusal.until_us <= now_us || refusal.fingerprint != taking.fingerprint {
-            shard.remove(taking.key);
+            shard.held.remove(taking.key);
             self.remembered.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        (taking.cost >= refusal.cost).then_some(refusal)
+        if taking.cost < refusal.cost {
+            return None;
+        }
+        shard.count(taking.key, 1);
+        Some(refusal)
+    }
+
+    /// The store has refused so often.
+    pub fn count(&self, key: &BucketKey, refusals: u64) {
+        self.shard(key).lock().count(key, refusals);
+    }
+
+    /// How often buckets have refused since this was last asked: some of them, and the others next
+    /// time.
+    pub fn take_counts(&self, most: usize) -> Vec<(BucketKey, u64)> {
+        let mut taken = Vec::new();
+        for shard in &self.shards {
+            let counts = &mut shard.lock().counts;
+            let left = most.saturating_sub(taken.len());
+            if counts.len() <= left {
+                taken.extend(counts.drain());
+            } else {
+                let some: Vec<BucketKey> = counts.keys().take(left).copied().collect();
+                taken.extend(some.iter().filter_map(|key| counts.remove_entry(key)));
+            }
+        }
+        taken
     }
 
     /// Forgets the refusals of one bucket: it was reset.
     pub fn forget(&self, key: &BucketKey) {
-        if self.shard(key).lock().remove(key).is_some() {
+        if self.shard(key).lock().held.remove(key).is_some() {
             self.remembered.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -146,20 +192,20 @@ impl Refusals {
     /// Forgets everything: policies have changed, or nobody tells of resets any more.
     pub fn clear(&self) {
         for shard in &self.shards {
-            let mut shard = shard.lock();
-            self.remembered.fetch_sub(shard.len(), Ordering::Relaxed);
-            shard.clear();
+            let held = &mut shard.lock().held;
+            self.remembered.fetch_sub(held.len(), Ordering::Relaxed);
+            held.clear();
         }
     }
 
     /// Forgets what does not hold any more, in one of the shards.
     pub fn sweep(&self, turn: usize, now_us: u64) {
         if let Some(shard) = self.shards.get(turn % SHARDS) {
-            let mut shard = shard.lock();
-            let before = shard.len();
-            shard.retain(|_, refusal| refusal.until_us > now_us);
+            let held = &mut shard.lock().held;
+            let before = held.len();
+            held.retain(|_, refusal| refusal.until_us > now_us);
             self.remembered
-                .fetch_sub(before - shard.len(), Ordering::Relaxed);
+                .fetch_sub(before - held.len(), Ordering::Relaxed);
         }
     }
 
@@ -174,7 +220,7 @@ impl Refusals {
     }
 
     #[allow(clippy::indexing_slicing, reason = "the remainder is below the length")]
-    fn shard(&self, key: &BucketKey) -> &Mutex<HashMap<BucketKey, Refusal>> {
+    fn shard(&self, key: &BucketKey) -> &Mutex<Shard> {
         let bytes = key.as_bytes();
         let last = bytes.iter().rev().take(8);
         let mixed = last.fold(bytes.len(), |mixed, byte| {
@@ -264,6 +310,28 @@ mod tests {
         assert!(ask(4, 4_999).is_some());
         assert!(ask(3, 5_000).is_none(), "room again");
         assert!(refusals.is_empty());
+    }
+
+    #[test]
+    fn refusals_are_added_up_until_somebody_asks_and_never_of_too_many_buckets() {
+        let quota = Quota::token_bucket(10, 1_000_000, None).unwrap();
+        let refusals = Refusals::default();
+        refusals.remember(&key("p"), refusal(1, 5_000), 0);
+        let ask = |now_us| {
+            let charges = [charge("p", &quota, 1)];
+            refusals.decide(charges.iter().map(Taking::from), now_us, 77)
+        };
+        assert!(ask(1).is_some() && ask(2).is_some() && ask(5_000).is_none());
+        refusals.count(&key("p"), 3);
+        assert!(refusals.take_counts(0).is_empty());
+        assert_eq!(refusals.take_counts(10), [(key("p"), 5)]);
+        assert!(refusals.take_counts(10).is_empty());
+        for index in 0..50_000 {
+            refusals.count(&key(&index.to_string()), 1);
+        }
+        assert_eq!(refusals.take_counts(100).len(), 100);
+        let rest = refusals.take_counts(usize::MAX).len();
+        assert!(rest <= SHARDS * COUNTED_PER_SHARD, "{rest}");
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! What happens beside the traffic: expiry, clock, names of peers, issuers' keys, gauges, changes of the configuration.
+//! What happens beside the traffic: expiry, clock, names of peers, issuers' keys, gauges, changes of the
+//! configuration.
 
 use crate::auth::forward_auth::ForwardAuth;
 use crate::snapshot::{Running, Snapshot};
@@ -43,10 +44,7 @@ impl Service for Housekeeping {
         must_not_panic("housekeeping", async move {
             let names = resolve_names(running.clone());
             let changes = crate::snapshot::watch(running.clone());
-            let identities = running.snapshot().authenticator.identities().clone();
-            let keys = identities.keep_fresh(&running.clock, || {
-                running.snapshot().authenticator.jwks().cloned()
-            });
+            let keys = running.sources.keep_fresh(&running.clock);
             tokio::join!(names, changes, keys, tick(&running));
         })
         .await;

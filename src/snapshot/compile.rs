@@ -1,7 +1,7 @@
 //! From the file and the database's rows to a snapshot; a row that is wrong is left out, not the whole.
 
 use super::{Snapshot, assemble};
-use crate::auth::IdentitySources;
+use crate::auth::Sources;
 use crate::config::{Loaded, Problem, Row, Severity, Source};
 use crate::telemetry::Metrics;
 use std::collections::HashMap;
@@ -31,11 +31,11 @@ pub fn compile(
     last_good: &[Row],
     previous: Option<&Snapshot>,
     metrics: &Metrics,
-    identities: &Arc<IdentitySources>,
+    sources: &Arc<Sources>,
 ) -> Result<Compiled, Vec<Problem>> {
     let Some(rows) = rows else {
         let loaded = source.loaded()?;
-        let snapshot = assemble(&loaded, metrics, identities, previous)?;
+        let snapshot = assemble(&loaded, metrics, sources, previous)?;
         return Ok(Compiled {
             snapshot,
             loaded,
@@ -47,7 +47,7 @@ pub fn compile(
     let mut spare = spares(last_good);
     let mut refused = Vec::new();
     for _ in 0..MOST_ROUNDS {
-        let problems = match attempt(source, &rows, metrics, identities, previous) {
+        let problems = match attempt(source, &rows, metrics, sources, previous) {
             Ok((snapshot, loaded)) => {
                 return Ok(Compiled {
                     snapshot,
@@ -63,7 +63,7 @@ pub fn compile(
         }
     }
     // too entangled to be told apart: what was right together before
-    let (snapshot, loaded) = attempt(source, last_good, metrics, identities, previous)?;
+    let (snapshot, loaded) = attempt(source, last_good, metrics, sources, previous)?;
     Ok(Compiled {
         snapshot,
         loaded,
@@ -76,11 +76,11 @@ fn attempt(
     source: &Source,
     rows: &[Row],
     metrics: &Metrics,
-    identities: &Arc<IdentitySources>,
+    sources: &Arc<Sources>,
     previous: Option<&Snapshot>,
 ) -> Result<(Snapshot, Loaded), Vec<Problem>> {
     let loaded = source.with(rows)?;
-    let snapshot = assemble(&loaded, metrics, identities, previous)?;
+    let snapshot = assemble(&loaded, metrics, sources, previous)?;
     Ok((snapshot, loaded))
 }
 
@@ -154,8 +154,8 @@ mod tests {
     fn compiled(text: &str, rows: &[Row], last_good: &[Row]) -> Result<Compiled, Vec<Problem>> {
         let source = Source::parse(text, "f", &Environment::default()).unwrap();
         let metrics = Metrics::new().unwrap();
-        let identities = IdentitySources::new(metrics.auth.clone(), None);
-        compile(&source, Some(rows), last_good, None, &metrics, &identities)
+        let sources = Sources::new(metrics.auth.clone(), None);
+        compile(&source, Some(rows), last_good, None, &metrics, &sources)
     }
 
     fn limits(compiled: &Compiled) -> Vec<(String, u64)> {

@@ -35,14 +35,12 @@ impl Running {
         if detail == HealthDetail::Full {
             document.insert("redis".into(), json!(redis(condition)));
             document.insert("postgres".into(), json!(self.postgres()));
-            if let Some(jwks) = self.snapshot().authenticator.jwks() {
-                let age_us = jwks.age_us(self.clock.now_us());
-                let age_seconds = age_us.map(|age_us| age_us / 1_000_000);
-                let jwks = json!({ "keys": jwks.len(), "age_seconds": age_seconds });
-                document.insert("jwks".into(), jwks);
-            }
             if let Some(refused) = self.refused_rows() {
                 document.insert("refused".into(), refused);
+            }
+            if let Some((keys, age_seconds)) = self.sources.issuer_keys(self.clock.now_us()) {
+                let jwks = json!({ "keys": keys, "age_seconds": age_seconds });
+                document.insert("jwks".into(), jwks);
             }
             document.insert(
                 "upstreams".into(),
@@ -67,7 +65,7 @@ impl Running {
 
     /// Rows of the database that are left out; `None`: none are.
     fn refused_rows(&self) -> Option<Value> {
-        let refused = self.sources.as_ref()?.refused();
+        let refused = self.origins.as_ref()?.refused();
         let paths: Vec<&str> = refused
             .iter()
             .take(MOST_REFUSED)

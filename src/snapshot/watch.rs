@@ -45,25 +45,25 @@ impl LastGood {
 
 /// Takes over changes until the process ends.
 pub async fn watch(running: Arc<Running>) {
-    let Some(sources) = &running.sources else {
+    let Some(origins) = &running.origins else {
         return;
     };
-    let files = sources
+    let files = origins
         .file()
         .map(Path::to_owned)
-        .zip(sources.dotenv())
+        .zip(origins.dotenv())
         .filter(|_| running.watches_file);
     let mut look = Look::at(files);
     let database = running.database.as_ref();
     let mut changed = database.map(|database| database.changed());
-    let mut owed = database.is_some() && !sources.is_current;
+    let mut owed = database.is_some() && !origins.is_current;
     loop {
         tokio::select! {
             () = running.reload_wanted.notified() => reload(&running, "SIGHUP").await,
             () = look.change() => reload(&running, "the file changed").await,
-            () = next(&mut changed) => owed = !read(&running, sources.last_good.as_ref()).await,
+            () = next(&mut changed) => owed = !read(&running, origins.last_good.as_ref()).await,
             () = tokio::time::sleep(ASK_AGAIN), if owed => {
-                owed = !read(&running, sources.last_good.as_ref()).await;
+                owed = !read(&running, origins.last_good.as_ref()).await;
             }
         }
     }

@@ -221,15 +221,16 @@ impl Caller {
         }
     }
 
-    pub(super) fn known(snapshot: &Snapshot, identity: &Identity, client: &Client) -> Self {
-        let in_file = snapshot.clients.contains_key(&client.id);
-        let by_token = identity.token.is_some();
-        let (credential, place) = match (identity.api_key_verified, by_token, in_file) {
-            (true, _, true) => ("API key", "client and tier are from the file"),
-            (true, _, false) => ("API key", "client and tier are from the database"),
-            (false, true, true) => ("token", "the file has a client of this id"),
-            (false, true, false) => ("token", "the tier is from the token or the database"),
-            (false, false, _) => ("password", "the tier is from the file or the database"),
+    pub(super) fn known(snapshot: &Snapshot, client: &Client, identity: &Identity) -> Self {
+        let credential = match (identity.api_key_verified, identity.token.is_some()) {
+            (true, _) => "API key",
+            (false, true) => "token",
+            (false, false) => "password",
+        };
+        let place = match snapshot.clients.contains_key(&client.id) {
+            true => "client and tier are from the file",
+            false if identity.api_key_verified => "client and tier are from the database",
+            false => "the client is the one it names",
         };
         Caller {
             id: Some(client.id.clone()),

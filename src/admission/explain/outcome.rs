@@ -1,10 +1,8 @@
 //! From a rejection, or from none, to what the client would see.
 
 use super::answer::{Outcome, Verdict};
-use crate::admission::{BadCredentials, Rejection, Spent};
+use crate::admission::{BadCredentials, Rejection, Spent, told};
 use crate::snapshot::Snapshot;
-
-const SECOND_US: u64 = 1_000_000;
 
 pub(super) fn undecided() -> Outcome {
     Outcome {
@@ -36,83 +34,52 @@ pub(super) fn admitted(spent: &Spent, not_evaluated: &[String]) -> Outcome {
 }
 
 pub(super) fn refused(snapshot: &Snapshot, rejection: &Rejection) -> Outcome {
+    let row = told::row(rejection, snapshot);
     let mut outcome = Outcome {
         verdict: Verdict::Refused,
-        retry_after: retry_after_us(rejection).map(|micros| micros.div_ceil(SECOND_US).max(1)),
+        status: Some(row.status),
+        detail: described(rejection).unwrap_or_else(|| row.detail.to_owned()),
+        retry_after: row.retry_after(),
         ..undecided()
     };
-    let (status, detail) = match rejection {
+    match rejection {
         Rejection::OverLimit { policy, .. } => {
             let policy = snapshot.policies.get(*policy);
             outcome.policy = policy.map(|policy| policy.name().to_owned());
-            (
-                policy.map_or(429, |policy| policy.status()),
-                "a bucket has no room".to_owned(),
-            )
         }
-        Rejection::MethodNotAllowed { allow } => {
-            outcome.allow = Some(allow.clone());
-            (
-                405,
-                "a route takes this host and path, but not with this method".to_owned(),
-            )
-        }
-        other => described(other),
-    };
-    outcome.status = Some(status);
-    outcome.detail = detail;
+        Rejection::MethodNotAllowed { allow } => outcome.allow = Some(allow.clone()),
+        _ => (),
+    }
     outcome
 }
 
-fn retry_after_us(rejection: &Rejection) -> Option<u64> {
-    match rejection {
-        Rejection::TooManyFailures { retry_after_us } => Some(*retry_after_us),
-        Rejection::OverLimit {
-            retry_after_us,
-            soon,
-            ..
-        } => retry_after_us.or(soon.then_some(SECOND_US)),
-        Rejection::IdentityUnavailable(_) | Rejection::StoreUnavailable | Rejection::Draining => {
-            Some(SECOND_US)
+/// More than a client is told: an operator asks.
+fn described(rejection: &Rejection) -> Option<String> {
+    let detail = match rejection {
+        Rejection::BadPath(problem) => return Some(format!("the path is refused: {problem}")),
+        Rejection::IdentityUnavailable(why) => {
+            return Some(format!("nobody can say who is calling: {why}"));
         }
-        _ => None,
-    }
-}
-
-fn described(rejection: &Rejection) -> (u16, String) {
-    let (status, detail) = match rejection {
-        Rejection::BadPath(problem) => return (400, format!("the path is refused: {problem}")),
-        Rejection::BadRequest(why) => (400, *why),
-        Rejection::NoRoute => (404, "no route that is enabled takes this host and path"),
-        Rejection::Maintenance => (503, "the route is under maintenance"),
+        Rejection::NoRoute => "no route that is enabled takes this host and path",
+        Rejection::Maintenance => "the route is in maintenance",
+        Rejection::MethodNotAllowed { .. } => {
+            "a route takes this host and path, but not with this method"
+        }
+        Rejection::AddressRefused => "the route does not take requests from this address",
         Rejection::Unauthenticated(BadCredentials::Missing) => {
-            (401, "the route wants credentials, and there are none")
+            "the route wants credentials, and there are none"
         }
-        Rejection::Unauthenticated(BadCredentials::Invalid) => {
-            (401, "the credentials are not valid")
+        Rejection::Unauthenticated(_) => "the credentials are not valid",
+        Rejection::ScopeMissing { .. } => "the credentials lack a scope that the route wants",
+        Rejection::TooManyFailures { .. } => {
+            "too many wrong credentials came from this address, so these are not looked at"
         }
-        Rejection::Unauthenticated(BadCredentials::InvalidToken) => {
-            (401, "the token is not valid or has expired")
+        Rejection::OverLimit { .. } => "a bucket has no room",
+        Rejection::StoreUnavailable => {
+            "the shared store does not answer, and a policy refuses without it"
         }
-        Rejection::AddressRefused => (
-            403,
-            "the route's `allow` and `deny` do not take requests from this address",
-        ),
-        Rejection::ScopeMissing { .. } => (
-            403,
-            "the credentials have not all of the `scopes` that the route wants",
-        ),
-        Rejection::IdentityUnavailable(why) => return (503, format!("{why}")),
-        Rejection::TooManyFailures { .. } => (
-            429,
-            "too many wrong credentials came from this address, so these are not looked at",
-        ),
-        Rejection::StoreUnavailable => (
-            503,
-            "the shared store does not answer, and a policy refuses without it",
-        ),
-        Rejection::Draining => (503, "the gateway is stopping"),
-        _ => (500, "it cannot be decided"),
+        Rejection::Draining => "the gateway is stopping",
+        _ => return None,
     };
-    (status, detail.to_owned())
+    Some(detail.to_owned())
 }

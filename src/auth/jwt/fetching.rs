@@ -1,7 +1,7 @@
 //! Fetching an issuer's keys: in the background, one at a time, never more than a bounded document.
 
 use super::Jwks;
-use crate::auth::identity_sources::{IdentitySources, MAX_FETCHED_BYTES};
+use crate::auth::sources::{MAX_FETCHED_BYTES, Sources};
 use crate::clock::Clock;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Jwks {
     /// Fetches the keys if it is time to; returns when it next may be, or somebody wants them.
-    pub(in crate::auth) async fn keep_fresh(&self, sources: &IdentitySources, clock: &Clock) {
+    pub(in crate::auth) async fn keep_fresh(&self, sources: &Sources, clock: &Clock) {
         if self.is_due(clock.now_us()) {
             let fetched = tokio::time::timeout(FETCH_TIMEOUT, self.fetch(sources)).await;
             let fetched = fetched.unwrap_or_else(|_| Err("no answer in 5 s".to_owned()));
@@ -34,7 +34,7 @@ impl Jwks {
         }
     }
 
-    async fn fetch(&self, sources: &IdentitySources) -> Result<Vec<u8>, String> {
+    async fn fetch(&self, sources: &Sources) -> Result<Vec<u8>, String> {
         let client = sources.fetching()?;
         let told = |error: reqwest::Error| with_causes(&error.without_url());
         let mut response = client.get(&self.url).send().await.map_err(told)?;

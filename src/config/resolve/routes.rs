@@ -48,7 +48,7 @@ fn route(
     names: &Names<'_>,
     review: &mut Review<'_>,
 ) -> Option<Route> {
-    known_upstream(
+    upstream_exists(
         raw.upstream.as_deref(),
         &place.then("upstream"),
         names,
@@ -75,9 +75,9 @@ fn route(
             hint,
         );
     }
+    let settings = settings(raw.settings, &place.then("settings"), names, review);
     not_empty(raw.allow.as_ref(), &place.then("allow"), review);
     let scopes = scopes(raw.scopes, raw.auth, &place.then("scopes"), review);
-    let settings = settings(raw.settings, &place.then("settings"), names, review);
     Some(Route {
         name: raw.name?.value.0,
         hosts: raw
@@ -117,7 +117,7 @@ fn settings(
 ) -> RouteSettings {
     let timeout = place.then("timeout");
     let timeout = raw.timeout.map(|span| review.positive(&span, &timeout));
-    known_upstream(
+    upstream_exists(
         raw.upstream.as_deref(),
         &place.then("upstream"),
         names,
@@ -125,7 +125,7 @@ fn settings(
     );
     let canary = raw.canary.and_then(|canary| {
         let place = place.then("canary");
-        known_upstream(
+        upstream_exists(
             canary.upstream.as_deref(),
             &place.then("upstream"),
             names,
@@ -147,21 +147,18 @@ fn settings(
     }
 }
 
-fn known_upstream(
-    name: Option<&str>,
+fn upstream_exists(
+    upstream: Option<&str>,
     place: &Place<'_>,
     names: &Names<'_>,
     review: &mut Review<'_>,
 ) {
-    let Some(name) = name.filter(|name| !names.upstreams.contains(name)) else {
-        return;
-    };
-    let message = format!("there is no upstream {}", review.shown(place));
-    review.error(
-        place,
-        message,
-        instead_of(name, &names.upstreams, "upstreams"),
-    );
+    let missing = upstream.filter(|upstream| !names.upstreams.contains(upstream));
+    if let Some(upstream) = missing {
+        let message = format!("there is no upstream {}", review.shown(place));
+        let hint = instead_of(upstream, &names.upstreams, "upstreams");
+        review.error(place, message, hint);
+    }
 }
 
 fn scopes(

@@ -81,13 +81,18 @@ impl Shared {
         };
         let (sender, receiver) = watch::channel(None);
         flights.insert(id.clone(), receiver.clone());
+        // a runtime that is no more drops the look-up at once, which takes this lock
+        drop(flights);
         let flight = Flight {
             shared: self.clone(),
             pick,
             id: id.clone(),
             _permit: permit,
         };
-        tokio::spawn(flight.fly(sender));
+        match self.runtime.get() {
+            Some(runtime) => runtime.spawn(flight.fly(sender)),
+            None => tokio::spawn(flight.fly(sender)),
+        };
         Ok(receiver)
     }
 

@@ -54,8 +54,8 @@ impl Shared {
                 }
                 let replies = sets.into_iter().zip(granted);
                 for ((turn, asked), (set, granted)) in turns.iter_mut().zip(asked).zip(replies) {
-                    self.tell(turn, &set, &granted);
-                    self.remember(turn, &asked, (&set, &granted), sent_us);
+                    let pause_us = self.remember(turn, &asked, (&set, &granted), sent_us);
+                    self.tell(turn, &set, &granted, pause_us);
                     self.lease(turn, asked, set, granted, sent_us);
                 }
             }
@@ -182,8 +182,9 @@ impl Shared {
         }
     }
 
-    /// Hands the decisions out in the order of arrival; units that nobody takes go back.
-    fn tell(self: &Arc<Self>, turn: &mut Turn<Wants>, set: &Set, granted: &Granted) {
+    /// Hands the decisions out in the order of arrival; units that nobody takes go back. Who is
+    /// refused waits at least `pause_us`.
+    fn tell(self: &Arc<Self>, turn: &mut Turn<Wants>, set: &Set, granted: &Granted, pause_us: u64) {
         self.saw(set, granted);
         let waiters = std::mem::take(&mut turn.waiters);
         self.waiting.fetch_sub(waiters.len(), Ordering::Relaxed);
@@ -191,8 +192,11 @@ impl Shared {
         let living = waiters.len() as u64;
         let mut unclaimed = 0;
         for (nth, waiter) in waiters.into_iter().enumerate() {
-            let decision = granted.decision(set, nth as u64);
+            let mut decision = granted.decision(set, nth as u64);
             let allowed = decision.allowed;
+            if !allowed {
+                decision.wait_at_least(pause_us);
+            }
             let permits = self.permits_of(set, &decision);
             let verdict = Verdict::Decided(decision, permits);
             if waiter.answer.send(verdict).is_err() && allowed {

@@ -5,6 +5,7 @@ use crate::limit::algorithm::Answer;
 use crate::limit::batch::{SetId, Turn, Verdict};
 use crate::limit::decision::{Charge, Decision};
 use crate::limit::lease::{Cap, Lease, Reserved, Served};
+use crate::limit::quota::Quota;
 use crate::limit::refusals::{LONGEST_US, Refusal, Taking};
 use crate::limit::store::redis::link::CallFailed;
 use crate::limit::store::redis::wire::{self, Granted, Mode, Set, Wanted};
@@ -33,6 +34,8 @@ pub(super) struct Grant {
 pub(super) struct Asked {
     pub(super) extra: u64,
     pub(super) reserved: Reserved,
+    /// may the set be leased now?
+    leasing: bool,
     /// resets heard of until then
     resets: u64,
 }
@@ -46,22 +49,23 @@ impl Shared {
         here_us: u64,
     ) -> Option<Decision> {
         let store_us = self.clock.at(here_us)?;
-        if let Some(refused) =
-            self.refusals
-                .decide(charges.iter().map(Taking::from), here_us, store_us)
-        {
-            self.metrics.ahead.refused_here.inc();
-            return Some(refused);
-        }
         let ttl_us = lease_ttl_us(charges);
-        if ttl_us == 0 {
-            return None;
-        }
-        let Served {
+        // units in hand may be had though the bucket has none
+        let served = match ttl_us {
+            0 => None,
+            ttl_us => self.leases.serve(id, here_us, ttl_us),
+        };
+        let Some(Served {
             nth,
             granted,
             renew,
-        } = self.leases.serve(id, here_us, ttl_us)?;
+        }) = served
+        else {
+            let takings = charges.iter().map(Taking::from);
+            let refused = self.refusals.decide(takings, here_us, store_us)?;
+            self.metrics.ahead.refused_here.inc();
+            return Some(refused);
+        };
         if renew && !self.breaker.is_open() && self.lines.join(id, || Wants::of(charges), None) {
             self.ask();
         }
@@ -109,6 +113,7 @@ impl Shared {
         let nothing = Asked {
             extra: 0,
             reserved: Reserved::new(),
+            leasing: false,
             resets,
         };
         let wants = &turn.buckets;
@@ -137,6 +142,7 @@ impl Shared {
         Asked {
             extra,
             reserved,
+            leasing: caps.iter().all(|cap| cap.units >= cap.cost.max(1)),
             resets,
         }
     }
@@ -231,19 +237,21 @@ impl Shared {
         self.refund(&refunds).await
     }
 
-    /// Remembers which buckets have just refused.
+    /// Remembers which buckets have just refused. How long they refuse at least, microseconds: who
+    /// has just been refused is told that too.
     pub(super) fn remember(
         &self,
         turn: &Turn<Wants>,
         asked: &Asked,
         (set, granted): (&Set, &Granted),
         sent_us: u64,
-    ) {
+    ) -> u64 {
         let reset_since = asked.resets != self.leases.resets();
         let deaf = !self.listening.load(Ordering::Relaxed);
         if granted.granted >= set.requests || reset_since || deaf {
-            return;
+            return 0;
         }
+        let mut longest_pause_us = 0;
         let now_us = self.clock.here_us();
         let told_us = self.clock.here_at(granted.now_us, sent_us, now_us);
         let wants = &turn.buckets;
@@ -262,6 +270,13 @@ impl Shared {
             if !enforces || self.heat.count(wanted.key, refused) < HANDFUL {
                 continue;
             }
+            self.refusals.count(&wanted.key, refused);
+            let pause_us = match asked.leasing {
+                true => portion_us(&wanted.quota, wants.lease_ttl_us),
+                false => 0,
+            };
+            longest_pause_us = pause_us.max(longest_pause_us);
+            let retry_after_us = retry_after_us.map(|after| after.max(pause_us));
             let room_us = retry_after_us.unwrap_or(LONGEST_US);
             // the memory ends early rather than late; clients wait from when the store said so
             let refusal = Refusal {
@@ -274,6 +289,24 @@ impl Shared {
             };
             self.refusals.remember(&wanted.key, refusal, sent_us);
         }
+        longest_pause_us
+    }
+}
+
+/// Above its limit, a leased bucket has its units fetched in portions of what comes back in so many
+/// microseconds, half a lease's life, not each as it comes back: that would be a call for each. So
+/// short that a bucket does not run over meanwhile; and where units come back a period after they were taken, taking them
+/// later costs hardly any.
+fn portion_us(quota: &Quota, ttl_us: u64) -> u64 {
+    let ttl_us = match quota {
+        Quota::SlidingWindow(quota) => ttl_us.min(quota.period_us / 200),
+        Quota::SlidingWindowCounter(quota) => ttl_us.min(quota.period_us / 200),
+        _ => ttl_us / 2,
+    };
+    let (earned, most) = (quota.earned(ttl_us), (quota.capacity() / 4).max(1));
+    match earned > most {
+        true => ttl_us.saturating_mul(most) / earned,
+        false => ttl_us,
     }
 }
 

@@ -28,6 +28,9 @@ const SILENT_PROBES: u32 = 6;
 /// Longest wait for the ends of calls that were made before an outage.
 const LATE_ONES: Duration = Duration::from_millis(200);
 
+/// Buckets whose refusals are told with one heartbeat.
+const COUNTED_AT_ONCE: usize = 256;
+
 /// Buckets charged in one call after an outage.
 const SETTLED_AT_ONCE: usize = 64;
 
@@ -94,9 +97,11 @@ impl Shared {
         }
     }
 
-    /// Tells the others that this gateway lives, and learns how many there are.
+    /// Tells the others that this gateway lives and which buckets have refused, and learns how many
+    /// gateways there are. What is told in vain is lost: it is for statistics.
     async fn announce(&self) -> Result<(), CallFailed> {
-        let call = wire::announce(&self.frame(), &self.settings.prefix, GONE_US);
+        let refused = self.refusals.take_counts(COUNTED_AT_ONCE);
+        let call = wire::announce(&self.frame(), &self.settings.prefix, GONE_US, &refused);
         let reply = self.link.call(&call).await?;
         let (now_us, gateways) = wire::announced(&reply)?;
         self.clock.is_told(now_us);

@@ -102,6 +102,60 @@ fn a_hot_client_of_one_gateway_alone_costs_no_more_calls() {
     fleet.assert_no_outage();
 }
 
+#[test]
+fn a_hot_client_far_above_its_limit_costs_far_fewer_calls_than_it_gets_units() {
+    // above the limit, what comes back in a lease's life is fetched in a few calls, not each unit in one
+    for (connections, rest_ms, most) in [(1, 1, 350.0), (8, 1, 150.0), (8, 8, 180.0)] {
+        let fleet = Fleet::start(
+            2,
+            "  p: { key: [global], algorithm: token_bucket, consistency: leased, \
+             quota: { count: 600, period: 1s, burst: 200 } }",
+        );
+        fleet.until_leasing();
+        let hot = |length| demand(&fleet.gateways, connections, length, |_, _| steady(rest_ms));
+        // until the burst is gone
+        hot(Duration::from_millis(1_500));
+        let calls = fleet.sum("tidegate_store_calls_total ");
+        let (samples, took) = timed(|| hot(Duration::from_secs(3)));
+        let seconds = took.as_secs_f64();
+        let calls = (fleet.sum("tidegate_store_calls_total ") - calls) / seconds / 2.0;
+        let rate = samples.admitted() as f64 / seconds;
+        report(&format!(
+            "{connections} connections: {rate:.1} of {:.1} a second admitted, {calls:.1} calls a second and gateway",
+            samples.0.len() as f64 / seconds
+        ));
+        assert!(calls <= most, "{calls} calls a second");
+        assert!((570.0..=640.0).contains(&rate), "{rate} of 600 a second");
+        fleet.assert_no_outage();
+    }
+}
+
+#[test]
+fn who_is_refused_by_a_leased_bucket_is_told_when_its_next_portion_is_fetched() {
+    let fleet = Fleet::start(
+        1,
+        "  p: { key: [global], algorithm: token_bucket, consistency: leased, \
+         quota: { count: 200, period: 1s, burst: 100 } }",
+    );
+    fleet.until_leasing();
+    let mut connection = fleet.gateways[0].connect();
+    let mut waits = Vec::new();
+    while waits.len() < 20 {
+        let response = connection.request("GET", "/", &[], b"");
+        if response.status == 429 {
+            let wait = response.json()["retry_after_ms"].as_u64().unwrap();
+            pause(Duration::from_millis(wait));
+            let next = connection.request("GET", "/", &[], b"");
+            assert_eq!(next.status, 200, "after {wait} ms, as told: {next}");
+            waits.push(wait);
+        }
+    }
+    report(&format!("{waits:?}"));
+    assert!(waits.iter().all(|wait| *wait <= 51), "{waits:?}");
+    assert!(waits.iter().any(|wait| *wait > 25), "{waits:?}");
+    fleet.assert_no_outage();
+}
+
 /// A window of a day: what is in the bucket only grows by charges and shrinks by refunds.
 const A_DAY: &str =
     "algorithm: fixed_window, consistency: leased, quota: { count: 86400000, period: 24h }";

@@ -51,6 +51,18 @@ fn an_attacker_costs_a_gateway_about_one_call_a_second() {
             let most = calls_a_second * (seconds + 1.0);
             assert!((2.0..=most).contains(&calls), "{calls} in {seconds} s");
         }
+        // Redis hears of those that gateways have given by themselves: all but the first handful
+        let refused = (first.0.len() + samples.0.len()) as u64 - 10;
+        let told = || -> u64 {
+            let scores = ["ZRANGE", "tg:refused{tg:gateways}", "0", "-1", "WITHSCORES"];
+            let reply = fleet.redis.command(&scores);
+            reply
+                .lines()
+                .nth(1)
+                .map_or(0, |score| score.parse().unwrap())
+        };
+        waiting::until("Redis has heard of all refusals", || told() + 10 >= refused);
+        assert!(told() <= refused, "{} of {refused}", told());
         fleet.assert_no_outage();
     }
 }

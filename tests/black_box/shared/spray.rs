@@ -1,7 +1,8 @@
 //! A spray of keys: the gateway stays small, and an honest key keeps exactly its rights.
 
-use super::fleet::{Fleet, is_long, report};
-use crate::client::Connection;
+use super::fleet::{Fleet, is_long, report, store};
+use crate::client::{Connection, head};
+use crate::gateway::{Gateway, app};
 use std::time::{Duration, Instant};
 
 /// Most that all tables together may grow for so many keys, KiB: what the store was last seen to hold is kept for
@@ -20,20 +21,36 @@ fn resident_kib(process: u32) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// Two requests of each key: the first is admitted, the second refused.
+/// A request of each key, which takes a unit, and of every eighth a second one, which is refused. It is the number
+/// of keys that counts: many are on their way at once, and none is passed on, for its body is too large.
 fn spray(fleet: &Fleet, keys: std::ops::Range<usize>) {
     const CONNECTIONS: usize = 8;
+    const AT_ONCE: usize = 32;
     let gateway = &fleet.gateways[0];
     std::thread::scope(|scope| {
         for nth in 0..CONNECTIONS {
             let keys = keys.clone();
             scope.spawn(move || {
                 let mut connection = Connection::open(gateway.address);
-                for key in keys.skip(nth).step_by(CONNECTIONS) {
-                    let name = format!("key-{key}");
-                    for expected in [200, 429] {
-                        let response = connection.request("GET", "/", &[("X-User", &name)], b"");
-                        assert_eq!(response.status, expected, "{name}: {response}");
+                let mut own = keys.skip(nth).step_by(CONNECTIONS).peekable();
+                while own.peek().is_some() {
+                    let some = own.by_ref().take(AT_ONCE);
+                    let requests: Vec<(usize, u16)> = some
+                        .flat_map(|key| {
+                            let again = (key / CONNECTIONS).is_multiple_of(8);
+                            [(key, 413), (key, 429)]
+                                .into_iter()
+                                .take(1 + usize::from(again))
+                        })
+                        .collect();
+                    let head = |(key, _): &(usize, u16)| {
+                        head("POST", "/", &[("X-User", &format!("key-{key}"))], 2) + "{}"
+                    };
+                    let sent: Vec<String> = requests.iter().map(head).collect();
+                    connection.send(sent.concat());
+                    for (key, expected) in requests {
+                        let response = connection.answer();
+                        assert_eq!(response.status, expected, "{key}: {response}");
                     }
                 }
             });
@@ -53,7 +70,7 @@ fn honest(fleet: &Fleet, stop: &std::sync::atomic::AtomicBool) -> (u64, u64) {
     while !stop.load(std::sync::atomic::Ordering::SeqCst) || refused < 20 {
         let gateways = connections.len();
         let response =
-            connections[nth % gateways].request("POST", "/", &[("X-User", "honest")], b"");
+            connections[nth % gateways].request("GET", "/", &[("X-User", "honest")], b"");
         match response.status {
             200 => {
                 assert_eq!(refused, 0, "admitted again after a refusal");
@@ -71,15 +88,20 @@ fn honest(fleet: &Fleet, stop: &std::sync::atomic::AtomicBool) -> (u64, u64) {
 
 #[test]
 fn a_spray_of_keys_fills_nothing_and_takes_nobody_anything() {
-    let fleet = Fleet::start(
-        2,
-        "  spray: { key: [\"header:x-user\"], methods: [GET], algorithm: token_bucket, consistency: leased, \
-         quota: { count: 1, period: 1000h } }\n  \
-         honest: { key: [\"header:x-user\"], methods: [POST], algorithm: sliding_window, \
-         quota: { count: 50, period: 1000h } }",
+    let mut fleet = Fleet::start(0, "");
+    let configuration = format!(
+        "{}{}routes: [{{ name: app, upstream: app, max_body: 1B }}]\npolicies:\n  \
+         spray: {{ key: [\"header:x-user\"], methods: [POST], algorithm: token_bucket, consistency: leased, \
+         quota: {{ count: 1, period: 1000h }} }}\n  \
+         honest: {{ key: [\"header:x-user\"], methods: [GET], algorithm: sliding_window, \
+         quota: {{ count: 50, period: 1000h }} }}",
+        store(&fleet.redis),
+        app(fleet.upstream.address)
     );
+    fleet.gateways = (0..2).map(|_| Gateway::start(&configuration)).collect();
+    fleet.until_all_know(2);
     fleet.until_leasing();
-    let keys = if is_long() { 200_000 } else { 20_000 };
+    let keys = if is_long() { 1_000_000 } else { 200_000 };
     // what every gateway takes under load
     spray(&fleet, 0..keys / 10);
     let process = fleet.gateways[0].process_id();

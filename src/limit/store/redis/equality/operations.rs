@@ -238,7 +238,7 @@ fn gateways_count_each_other_while_they_are_heard_of() {
     let mut store = Store::start();
     let mut announced = |gateway, now_us| {
         let frame = Frame { gateway, ..FRAME };
-        let call = wire::announce(&frame, PREFIX, 3_000_000);
+        let call = wire::announce(&frame, PREFIX, 3_000_000, &[]);
         wire::announced(&store.call_at(&call, now_us)).unwrap()
     };
     assert_eq!(announced("one", EPOCH_US), (EPOCH_US, 1));
@@ -253,6 +253,28 @@ fn gateways_count_each_other_while_they_are_heard_of() {
     // the clock steps back by a minute: those ahead of it are not heard of for a minute
     assert_eq!(announced("one", EPOCH_US - 60_000_000).1, 1);
     assert_eq!(announced("two", EPOCH_US - 59_900_000).1, 2);
+}
+
+#[test]
+fn refusals_of_all_gateways_are_added_up_and_the_thousand_with_the_most_are_kept() {
+    const REFUSED: &str = "tg:refused{tg:gateways}";
+    let mut store = Store::start();
+    for round in 0..30 {
+        let refused: Vec<(BucketKey, u64)> = (0..50)
+            .map(|nth| (key(&format!("{round}-{nth}")), 1 + round))
+            .chain([(key("most"), 5)])
+            .collect();
+        store.call(&wire::announce(&FRAME, PREFIX, 3_000_000, &refused));
+    }
+    assert_eq!(store.ask::<u64>(&["ZSCORE", REFUSED, "k:most"]), 150);
+    assert_eq!(store.ask::<u64>(&["ZCARD", REFUSED]), 1_000);
+    assert_eq!(store.ask::<u64>(&["ZCOUNT", REFUSED, "30", "30"]), 50);
+    assert!(store.ask::<i64>(&["PTTL", REFUSED]) > 3_500_000);
+    // somebody else's key is no reason for an outage
+    store.ask::<()>(&["DEL", REFUSED]);
+    store.ask::<()>(&["SET", REFUSED, "foreign"]);
+    let call = wire::announce(&FRAME, PREFIX, 3_000_000, &[(key("most"), 5)]);
+    assert_eq!(wire::announced(&store.call(&call)).unwrap().1, 1);
 }
 
 #[test]

@@ -32,7 +32,12 @@ fn every_key_expires_when_its_state_equals_the_empty_one() {
         ..FRAME
     };
     store.call(&wire::renew(&frame, PREFIX, &[(key("renewed"), 2)]));
-    store.call(&wire::announce(&frame, PREFIX, 30 * SECOND_US));
+    store.call(&wire::announce(
+        &frame,
+        PREFIX,
+        30 * SECOND_US,
+        &[(key("refused"), 1)],
+    ));
     for key in store.keys() {
         assert_ne!(store.ask::<i64>(&["PTTL", &key]), -1, "{key} never expires");
     }

@@ -274,13 +274,24 @@ pub fn reset(prefix: &str, channel: &str, keys: &[BucketKey]) -> Call {
     writer.finish()
 }
 
-/// Says that a gateway is alive, in the sorted set `gateways` behind the prefix; the reply is for
-/// [`announced`](super::announced).
-pub fn announce(frame: &Frame<'_>, prefix: &str, ttl_us: u64) -> Call {
-    let mut writer = Writer::new(&Scripts::get().announce, 1);
+/// Says that a gateway is alive, in the sorted set `gateways` behind the prefix, and how often which
+/// buckets have refused; the reply is for [`announced`](super::announced).
+pub fn announce(
+    frame: &Frame<'_>,
+    prefix: &str,
+    ttl_us: u64,
+    refused: &[(BucketKey, u64)],
+) -> Call {
+    let mut writer = Writer::new(&Scripts::get().announce, 2);
     writer.text(format!("{prefix}gateways").as_bytes());
+    // in a cluster beside the other
+    writer.text(format!("{prefix}refused{{{prefix}gateways}}").as_bytes());
     writer.text(frame.gateway.as_bytes());
     writer.number(duration(ttl_us));
+    for (key, refusals) in refused {
+        writer.text(key.as_bytes());
+        writer.number(units(*refusals));
+    }
     writer.finish()
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The parts a running gateway's snapshot is made of.
-pub struct Sources {
+pub struct Origins {
     /// the file and the directory whose `.env` counts; absent: a text that does not change
     origin: Option<(PathBuf, PathBuf)>,
     /// where the database's rows are kept; absent: there is no database, or no place
@@ -26,6 +26,8 @@ struct Parts {
     source: Arc<Source>,
     /// everything the database has; absent: it has not been read yet, or there is none
     rows: Option<Arc<Vec<Row>>>,
+    /// their newest revision; 0: not known
+    revision: i64,
     /// the rows that are part of the snapshot
     good: Arc<Vec<Row>>,
     refused: Arc<Vec<Problem>>,
@@ -45,7 +47,7 @@ pub struct Beginning {
     pub last_good: Option<LastGood>,
 }
 
-impl Sources {
+impl Origins {
     /// What a first snapshot was made of: `good` rows are part of it, others are `refused`.
     pub fn new(
         beginning: Beginning,
@@ -53,7 +55,7 @@ impl Sources {
         good: Vec<Row>,
         refused: Vec<Problem>,
     ) -> Self {
-        Sources {
+        Origins {
             origin: beginning.origin,
             last_good: beginning.last_good,
             is_current: beginning.is_current,
@@ -61,6 +63,7 @@ impl Sources {
             parts: Mutex::new(Parts {
                 source: Arc::new(beginning.source),
                 rows: beginning.rows.map(Arc::new),
+                revision: 0,
                 good: Arc::new(good),
                 refused: Arc::new(refused),
             }),
@@ -80,6 +83,11 @@ impl Sources {
     /// What is wrong with the rows that are left out.
     pub fn refused(&self) -> Arc<Vec<Problem>> {
         self.parts.lock().refused.clone()
+    }
+
+    /// The newest revision that the snapshot contains; 0: not known.
+    pub fn revision(&self) -> i64 {
+        self.parts.lock().revision
     }
 
     /// Does the file alone have this?
@@ -118,43 +126,56 @@ impl Running {
     /// Reads the file again. What is wrong with it leaves everything as it is. It takes as long as
     /// reading and compiling takes: not to be called where requests are served.
     pub fn reload(&self) -> Result<Applied, Vec<Problem>> {
-        let Some(sources) = &self.sources else {
+        let Some(origins) = &self.origins else {
             return Ok(Applied::default());
         };
-        let Some((file, folder)) = &sources.origin else {
+        let Some((file, folder)) = &origins.origin else {
             return Ok(Applied::default());
         };
         let source = Source::read(file, &Environment::from_process(folder))
             .inspect_err(|_| self.metrics.snapshot.refused.inc())?;
-        self.rebuild(sources, Some(source), None)
+        self.rebuild(origins, &mut origins.parts.lock(), Some(source), None)
     }
 
     /// Takes over what the database has now; the same holds as for [`Running::reload`].
     pub fn apply(&self, rows: &Rows) -> Result<Applied, Vec<Problem>> {
-        let Some(sources) = &self.sources else {
+        let Some(origins) = &self.origins else {
             return Ok(Applied::default());
         };
-        self.rebuild(sources, None, Some(rows_of(rows)))
+        self.rebuild(origins, &mut origins.parts.lock(), None, Some(rows))
     }
 
+    /// The same for rows that were read beside the watcher, which may have newer ones by now.
+    pub fn apply_newer(&self, rows: &Rows) -> Result<Applied, Vec<Problem>> {
+        let Some(origins) = &self.origins else {
+            return Ok(Applied::default());
+        };
+        let mut parts = origins.parts.lock();
+        if rows.revision <= parts.revision {
+            return Ok(Applied::default());
+        }
+        self.rebuild(origins, &mut parts, None, Some(rows))
+    }
+
+    /// The parts are locked from before to after: two changes at once would each lose the other's half.
     fn rebuild(
         &self,
-        sources: &Sources,
+        origins: &Origins,
+        parts: &mut Parts,
         source: Option<Source>,
-        rows: Option<Vec<Row>>,
+        rows: Option<&Rows>,
     ) -> Result<Applied, Vec<Problem>> {
-        // held to the end: two changes at once would each lose the other's half
-        let mut parts = sources.parts.lock();
         let source = source.map_or_else(|| parts.source.clone(), Arc::new);
-        let rows = rows.map(Arc::new).or_else(|| parts.rows.clone());
-        let snapshot = self.snapshot();
+        let revision = rows.map_or(parts.revision, |rows| rows.revision);
+        let rows = rows.map(rows_of).map(Arc::new);
+        let rows = rows.or_else(|| parts.rows.clone());
         let compiled = compile(
             &source,
             rows.as_deref().map(Vec::as_slice),
             &parts.good,
-            Some(&snapshot),
+            Some(&self.snapshot()),
             &self.metrics,
-            snapshot.authenticator.identities(),
+            &self.sources,
         );
         let compiled = match compiled {
             Ok(compiled) => compiled,
@@ -165,10 +186,11 @@ impl Running {
         };
         let mut remarks = compiled.loaded.warnings.clone();
         remarks.extend(compiled.refused.iter().cloned());
-        let at_next_start = not_taken_over(&sources.started_with, &compiled.loaded.config);
+        let at_next_start = not_taken_over(&origins.started_with, &compiled.loaded.config);
         *parts = Parts {
             source,
             rows,
+            revision,
             good: Arc::new(compiled.rows),
             refused: Arc::new(compiled.refused),
         };
@@ -183,8 +205,8 @@ impl Running {
 
     /// The file alone, as it may be shown.
     pub fn file_shown(&self) -> Shown {
-        match &self.sources {
-            Some(sources) => sources.parts.lock().source.shown(),
+        match &self.origins {
+            Some(origins) => origins.parts.lock().source.shown(),
             None => self.snapshot().shown.clone(),
         }
     }
@@ -197,11 +219,11 @@ impl Running {
         name: &str,
         document: Option<&Value>,
     ) -> Result<(), Vec<Problem>> {
-        let Some(sources) = &self.sources else {
+        let Some(origins) = &self.origins else {
             return Ok(());
         };
         let (source, good) = {
-            let parts = sources.parts.lock();
+            let parts = origins.parts.lock();
             (parts.source.clone(), parts.good.clone())
         };
         let others = good.iter();
@@ -216,9 +238,13 @@ impl Running {
         });
         rows.extend(row);
         let loaded = source.with(&rows)?;
-        let snapshot = self.snapshot();
-        let identities = snapshot.authenticator.identities();
-        super::assemble(&loaded, &self.metrics, identities, Some(&snapshot)).map(|_| ())
+        super::assemble(
+            &loaded,
+            &self.metrics,
+            &self.sources,
+            Some(&self.snapshot()),
+        )
+        .map(|_| ())
     }
 }
 
