@@ -11,7 +11,7 @@ use divan::Bencher;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::json;
-use tidegate::auth::{Found, IdentitySources, Looking};
+use tidegate::auth::{Found, Looking, Sources};
 use tidegate::config::{Environment, parse};
 use tidegate::snapshot::{Snapshot, assemble};
 use tidegate::telemetry::Metrics;
@@ -44,8 +44,8 @@ fn snapshot() -> Snapshot {
     let loaded =
         parse(&text, "bench.yaml", &Environment::default()).expect("a valid configuration");
     let metrics = Metrics::new().expect("distinct metrics");
-    let identities = IdentitySources::new(metrics.auth.clone(), None);
-    assemble(&loaded, &metrics, &identities, None).expect("a snapshot")
+    let sources = Sources::new(metrics.auth.clone(), None);
+    assemble(&loaded, &metrics, &sources, None).expect("a snapshot")
 }
 
 fn carrying(name: HeaderName, value: String) -> HeaderMap {

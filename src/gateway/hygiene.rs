@@ -1,7 +1,7 @@
 //! What every request must satisfy before it is looked at: sizes, one host, nobody else's headers.
 
 use crate::admission::Rejection;
-use http::{HeaderName, Version, header};
+use http::{HeaderMap, HeaderName, Version, header};
 use pingora::Result;
 use pingora::http::RequestHeader;
 use pingora_proxy::Session;
@@ -153,8 +153,7 @@ fn is_host(host: &[u8]) -> bool {
 /// Takes our headers out of `Connection`: whoever nominates them there asks for their removal,
 /// and ours are set whatever a client says.
 pub(super) fn unnominate(request: &mut RequestHeader) -> Result<()> {
-    let lines = request.headers.get_all(header::CONNECTION).iter();
-    let Some(rest) = without_nominations(lines, only_ours) else {
+    let Some(rest) = without_nominations(&request.headers, only_ours) else {
         return Ok(());
     };
     request.remove_header(&header::CONNECTION);
@@ -166,14 +165,14 @@ pub(super) fn unnominate(request: &mut RequestHeader) -> Result<()> {
 
 /// What is left of `Connection` without the names that are ours: `None` if it has none of them,
 /// otherwise the rest, if there is any.
-pub(super) fn without_nominations<'h>(
-    lines: impl Iterator<Item = &'h http::HeaderValue> + Clone,
+pub(super) fn without_nominations(
+    headers: &HeaderMap,
     ours: impl Fn(&HeaderName) -> bool,
 ) -> Option<Option<Vec<u8>>> {
     let is_ours =
         |token: &[u8]| HeaderName::from_bytes(token.trim_ascii()).is_ok_and(|name| ours(&name));
     let tokens = || {
-        let lines = lines.clone();
+        let lines = headers.get_all(header::CONNECTION).into_iter();
         lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
     };
     if !tokens().any(is_ours) {

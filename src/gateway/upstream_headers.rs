@@ -172,8 +172,7 @@ fn credentials(headers: &mut HeaderMap, ctx: &Context) {
 
 /// Takes names out of `Connection`: a proxy further on would remove the headers they name.
 fn unnominate(headers: &mut HeaderMap, ours: impl Fn(&HeaderName) -> bool) {
-    let lines = headers.get_all(header::CONNECTION).iter();
-    let Some(rest) = without_nominations(lines, ours) else {
+    let Some(rest) = without_nominations(headers, ours) else {
         return;
     };
     headers.remove(header::CONNECTION);

@@ -44,7 +44,9 @@ impl Service for Housekeeping {
         must_not_panic("housekeeping", async move {
             let names = resolve_names(running.clone());
             let changes = crate::snapshot::watch(running.clone());
-            let keys = running.sources.keep_fresh(&running.clock);
+            let keys = running.sources.keep_fresh(&running.clock, || {
+                running.snapshot().authenticator.jwks().cloned()
+            });
             tokio::join!(names, changes, keys, tick(&running));
         })
         .await;
