@@ -2,7 +2,7 @@
 
 use crate::cli::Failure;
 use crate::config::{self, Loaded};
-use crate::database::{Database, Rows, Settings};
+use crate::database::{Database, Health, Rows, Settings};
 use crate::snapshot::LastGood;
 use crate::telemetry::Metrics;
 use sha2::{Digest, Sha256};
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
-/// How long a start waits for the database, beyond the limit of a statement.
+/// How long a start waits for the database, beyond the limit of a statement; and a stop.
 const MORE: Duration = Duration::from_millis(500);
 
 /// A database that is listened to, and its rows as far as they are known.
@@ -28,9 +28,21 @@ pub(super) struct Connected {
 
 impl Drop for Connected {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+        // what the next start would otherwise not know
+        self.database.save();
+        let Some(runtime) = self.runtime.take() else {
+            return;
+        };
+        if self.database.health() == Health::Connected {
+            let (noted, wait) = std::sync::mpsc::channel();
+            let database = self.database.clone();
+            runtime.spawn(async move {
+                let _ = noted.send(database.note_uses().await.is_ok());
+            });
+            // lossy by design: not worth a longer wait
+            let _ = wait.recv_timeout(MORE);
         }
+        runtime.shutdown_background();
     }
 }
 
