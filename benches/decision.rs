@@ -167,7 +167,7 @@ fn fill() -> Running {
     let loaded =
         parse(&text, "bench.yaml", &Environment::default()).expect("a valid configuration");
     let metrics = Metrics::new().expect("distinct metrics");
-    let sources = Sources::new(metrics.auth.clone());
+    let sources = Sources::new(metrics.auth.clone(), None);
     let snapshot = assemble(&loaded, &metrics, &sources, None).expect("a snapshot");
     let failures = FailureGuard::new(30, 60_000_000).expect("a valid guard");
     let running = Running::new(

@@ -67,7 +67,7 @@ fn snapshot(policies: usize, routes: usize) -> (Snapshot, Metrics) {
         &[],
         None,
         &metrics,
-        &Sources::new(metrics.auth.clone()),
+        &Sources::new(metrics.auth.clone(), None),
     )
     .unwrap_or_else(|problems| panic!("{problems:?}"));
     assert!(compiled.refused.is_empty(), "{:?}", compiled.refused);
@@ -79,7 +79,7 @@ fn snapshot(policies: usize, routes: usize) -> (Snapshot, Metrics) {
 fn build(bencher: Bencher) {
     let (source, rows) = (source(1_000), rows(10_000, 1_000));
     let metrics = Metrics::new().expect("distinct metrics");
-    let sources = Sources::new(metrics.auth.clone());
+    let sources = Sources::new(metrics.auth.clone(), None);
     bencher.bench_local(|| {
         compile(&source, Some(&rows), &[], None, &metrics, &sources).map(|one| one.rows.len())
     });
@@ -94,7 +94,7 @@ fn decide(bencher: Bencher, routes: usize) {
         snapshot,
         Limiter::embedded(1_000_000),
         failures,
-        Sources::new(metrics.auth.clone()),
+        Sources::new(metrics.auth.clone(), None),
         metrics,
     );
     let snapshot = running.snapshot();

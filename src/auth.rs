@@ -1,6 +1,8 @@
 //! From credentials to a client: API keys, tokens and passwords in that order, and a guard against guessing.
 
 pub mod api_key;
+mod basic;
+mod directory_lookup;
 pub mod failures;
 pub mod forward_auth;
 pub mod jwt;
@@ -19,6 +21,8 @@ pub use tokens::Token;
 use crate::config::{self, KeyPart, Step};
 use crate::telemetry::{Method, Outcome};
 use api_key::ApiKeys;
+use basic::Passwords;
+use directory_lookup::Lookups;
 use http::{HeaderMap, HeaderValue, header};
 use jwt::Verifier;
 use pending::Lookup;
@@ -186,6 +190,8 @@ pub struct Authenticator {
     keys: ApiKeys,
     remembered: Remembered,
     tokens: Option<Tokens>,
+    passwords: Option<Passwords>,
+    lookups: Option<Lookups>,
     tiers: Tiers,
     /// those of the file, by id
     clients: HashMap<String, Arc<Client>>,
@@ -208,18 +214,25 @@ impl Authenticator {
             .as_ref()
             .map_or(Duration::MAX, |jwt| jwt.jwks_refresh);
         let jwks = sources.jwks_at(jwks_url, refresh);
-        let verifier = auth
-            .jwt
-            .as_ref()
-            .map(|jwt| Verifier::new(jwt, counted_claims(config), jwks))
-            .transpose()?;
+        let jwt = auth.jwt.as_ref();
+        let verifier = jwt.map(|jwt| Verifier::new(jwt, counted_claims(config), jwks));
+        let passwords = auth.basic.as_ref().map(Passwords::load);
+        let (verifier, passwords) = match (verifier.transpose(), passwords.transpose()) {
+            (Ok(verifier), Ok(passwords)) => (verifier, passwords),
+            (verifier, passwords) => {
+                let bad = [verifier.err(), passwords.err()];
+                return Err(bad.into_iter().flatten().flatten().collect());
+            }
+        };
         let keys = ApiKeys::of(&config.clients, clients);
         Ok(Authenticator {
-            challenge: challenge(auth, !keys.is_empty()),
+            challenge: challenge(auth, !keys.is_empty() || sources.directory.is_some()),
             header: auth.api_key_header.clone(),
             keys,
             remembered: Remembered::default(),
             tokens: verifier.map(Tokens::new),
+            passwords,
+            lookups: sources.directory.clone().map(Lookups::new),
             tiers: Tiers::new(config.tiers.iter().cloned()),
             clients: clients.clone(),
             timeout: auth.timeout,
@@ -260,11 +273,11 @@ impl Authenticator {
             Seen::NotLookedAt => Err(Found::NotLookedAt),
         };
         for value in headers.get_all(&self.header) {
-            if let Err(found) = take(self.api_key(value.as_bytes(), &mut looking)) {
+            if let Err(found) = take(self.api_key(value.as_bytes(), now_us, &mut looking)) {
                 return found;
             }
         }
-        if self.tokens.is_some() {
+        if self.tokens.is_some() || self.passwords.is_some() {
             for value in headers.get_all(header::AUTHORIZATION) {
                 let Some(seen) = self.authorization(value.as_bytes(), now_us, &mut looking) else {
                     continue;
@@ -280,7 +293,7 @@ impl Authenticator {
         }
     }
 
-    fn api_key(&self, key: &[u8], looking: &mut impl FnMut() -> Looking) -> Seen {
+    fn api_key(&self, key: &[u8], now_us: u64, looking: &mut impl FnMut() -> Looking) -> Seen {
         let known = |client| {
             Seen::Known(Proven {
                 method: Method::ApiKey,
@@ -288,14 +301,20 @@ impl Authenticator {
                 token: None,
             })
         };
-        if looking() == Looking::RememberedOnly {
-            return self.remembered.get(key).map_or(Seen::NotLookedAt, known);
+        let looking = looking();
+        if looking == Looking::RememberedOnly {
+            return match self.remembered.get(key) {
+                Some(client) => known(client),
+                None => self.directory_key(key, now_us, looking),
+            };
         }
-        let Some(found) = self.keys.find(key) else {
-            return Seen::Invalid(Method::ApiKey);
-        };
-        self.remembered.put_once(key, found);
-        known(found.client.clone())
+        match self.keys.find(key) {
+            Some(found) => {
+                self.remembered.put_once(key, found);
+                known(found.client.clone())
+            }
+            None => self.directory_key(key, now_us, looking),
+        }
     }
 
     /// What `Authorization` carries; absent: a scheme that is not ours.
@@ -306,12 +325,19 @@ impl Authenticator {
         looking: &mut impl FnMut() -> Looking,
     ) -> Option<Seen> {
         let (scheme, rest) = scheme(value);
-        if scheme.eq_ignore_ascii_case(b"bearer")
-            && let Some(tokens) = &self.tokens
-        {
-            return Some(tokens.recall(self, rest, now_us, looking));
+        let seen = if scheme.eq_ignore_ascii_case(b"bearer") {
+            let tokens = self.tokens.as_ref()?;
+            tokens.recall(self, rest, now_us, looking)
+        } else if scheme.eq_ignore_ascii_case(b"basic") {
+            let passwords = self.passwords.as_ref()?;
+            passwords.recall(rest, now_us, looking)
+        } else {
+            return None;
+        };
+        match self.lookups.is_some() {
+            true => Some(self.with_directory_tier(seen, now_us, looking())),
+            false => Some(seen),
         }
-        None
     }
 
     /// A client by an id that a credential proves. The tier of the file beats the one the credential
@@ -323,14 +349,18 @@ impl Authenticator {
         {
             return client.clone();
         }
-        let tier = claimed_tier.filter(|tier| {
-            let exists = self.tiers.exists(tier);
-            if !exists {
-                self.tiers.missing(id, tier, now_us, &self.sources.metrics);
-            }
-            exists
-        });
+        let tier = self.existing(id, claimed_tier, now_us);
         Arc::new(Client::new(id, tier.map(str::to_owned)))
+    }
+
+    /// A tier if it exists; said at a bounded rate if not.
+    fn existing<'t>(&self, client: &str, tier: Option<&'t str>, now_us: u64) -> Option<&'t str> {
+        let exists = tier.filter(|tier| self.tiers.exists(tier));
+        if let (Some(tier), None) = (tier, exists) {
+            self.tiers
+                .missing(client, tier, now_us, &self.sources.metrics);
+        }
+        exists
     }
 
     fn count(&self, method: Method, outcome: Outcome) {
@@ -340,7 +370,9 @@ impl Authenticator {
     /// Sets the gauges.
     pub fn observe(&self) {
         let tokens = self.tokens.as_ref().map_or(0, Tokens::remembered);
+        let passwords = self.passwords.as_ref().map_or(0, Passwords::remembered);
         self.sources.metrics.cached_tokens.set(tokens as i64);
+        self.sources.metrics.cached_passwords.set(passwords as i64);
     }
 }
 

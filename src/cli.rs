@@ -10,6 +10,7 @@ mod run;
 mod schema;
 mod simulate;
 mod table;
+mod token;
 
 use crate::config::{self, Environment, Loaded, Problem};
 use clap::{Parser, Subcommand};
@@ -48,6 +49,8 @@ enum Command {
     Keys(keys::Command),
     /// What would happen to a request and why; the running gateway is asked
     Explain(explain::Options),
+    /// Sign a token for development, from the configured key
+    Token(token::Options),
     /// Print the JSON Schema of the configuration, for editors
     Schema,
 }
@@ -70,6 +73,7 @@ pub fn main() -> ExitCode {
         Command::Migrate => migrate::migrate(file),
         Command::Keys(command) => keys::keys(file, command),
         Command::Explain(options) => explain::explain(file, options),
+        Command::Token(options) => token::token(file, options),
         Command::Schema => schema::schema(),
     };
     match done {

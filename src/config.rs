@@ -34,7 +34,7 @@ pub use model::{
     Quota, Redis, RedisMode, ResponseHeaders, Route, RouteAuth, RouteSettings, Secret, Server,
     Store, Upstream, Window,
 };
-pub use notation::{is_client_id, is_name};
+pub use notation::{duration, is_client_id, is_name};
 pub use overlay::{Row, Section};
 pub use place::Step;
 pub use problem::{Problem, Severity};

@@ -54,9 +54,12 @@ fn assemble() -> Value {
         schemas.extend(schemas_of_types());
     }
     if let Some(paths) = object(&mut document, "/paths") {
-        let operations = paths.values_mut().filter_map(Value::as_object_mut);
-        for operation in operations.flat_map(Map::values_mut) {
-            complete(operation);
+        for (path, item) in paths {
+            let operations = item.as_object_mut().into_iter().flat_map(Map::values_mut);
+            for operation in operations {
+                name_patterns(path, operation);
+                complete(operation);
+            }
         }
     }
     document
@@ -94,8 +97,35 @@ fn schemas_of_types() -> Map<String, Value> {
     all
 }
 
-/// `#/$defs/X` is `#/components/schemas/X` here.
+/// What a name in a path can be.
+fn name_patterns(path: &str, operation: &mut Value) {
+    let Some(Value::Array(parameters)) = operation.get_mut("parameters") else {
+        return;
+    };
+    for parameter in parameters {
+        let name = parameter.get("name").and_then(Value::as_str);
+        let pattern = match name {
+            Some("name") => "^[a-z0-9][a-z0-9_-]{0,62}$",
+            Some("id") if path.starts_with("/api/v1/clients/") => "^[!-~]{1,128}$",
+            Some("id") if path.starts_with("/api/v1/keys/") => "^[0-9a-z]{12}$",
+            _ => continue,
+        };
+        if let Some(schema) = parameter.get_mut("schema").and_then(Value::as_object_mut) {
+            schema.insert("pattern".to_owned(), json!(pattern));
+        }
+    }
+}
+
+/// `#/$defs/X` is `#/components/schemas/X` here, and a secret is shown masked.
 fn point_at_components(schema: &mut Value) {
+    if let Some(secret) = schema
+        .as_object_mut()
+        .filter(|schema| schema.contains_key("writeOnly"))
+    {
+        for keyword in ["writeOnly", "format", "pattern"] {
+            secret.remove(keyword);
+        }
+    }
     match schema {
         Value::String(text) => {
             if let Some(name) = text.strip_prefix("#/$defs/") {

@@ -5,13 +5,14 @@ mod fetching;
 mod jwks;
 mod key;
 mod parts;
+mod signing;
 mod strict_json;
 
 pub(in crate::auth) use claims::is_client_id;
 pub(in crate::auth) use fetching::with_causes;
 pub use jwks::Jwks;
 pub(in crate::auth) use jwks::Unknown;
-pub use key::named;
+pub use signing::{Wanted, sign};
 
 use super::BadSetting;
 use crate::config;

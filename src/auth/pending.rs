@@ -1,5 +1,6 @@
 //! Credentials that must be looked up: the part of authentication that waits, with a deadline and a bound.
 
+use super::basic::Credential;
 use super::jwt::{Unknown, Unproven};
 use super::recent::Digest;
 use super::{Authenticator, Found, Identity, Proven, Unavailable};
@@ -17,12 +18,21 @@ pub struct Pending {
 pub(super) enum Lookup {
     /// a token that names a key the issuer may have published meanwhile
     Token { text: String, digest: Digest },
+    /// a password that must be hashed
+    Password(Credential),
+    /// an API key of the database
+    Key(Digest),
+    /// a client, valid already, whose tier the database may know
+    Client(Proven),
 }
 
 impl std::fmt::Debug for Lookup {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Lookup::Token { .. } => "Token(***)",
+            Lookup::Password(_) => "Password(***)",
+            Lookup::Key(_) => "Key(***)",
+            Lookup::Client(_) => "Client(***)",
         })
     }
 }
@@ -31,6 +41,9 @@ impl Lookup {
     fn method(&self) -> Method {
         match self {
             Lookup::Token { .. } => Method::Jwt,
+            Lookup::Password(_) => Method::Basic,
+            Lookup::Key(_) => Method::ApiKey,
+            Lookup::Client(proven) => proven.method,
         }
     }
 }
@@ -77,8 +90,41 @@ impl Pending {
 
 impl Authenticator {
     async fn look_up(&self, lookup: Lookup, clock: &Clock) -> Result<Proven, Unfound> {
-        match lookup {
-            Lookup::Token { text, digest } => self.token_of_unknown_key(&text, digest, clock).await,
+        let proven = match lookup {
+            Lookup::Key(digest) => return self.find_key(digest, clock.now_us()).await,
+            Lookup::Token { text, digest } => {
+                self.token_of_unknown_key(&text, digest, clock).await?
+            }
+            Lookup::Password(credential) => self.password(credential, clock).await?,
+            Lookup::Client(proven) => proven,
+        };
+        self.find_tier(proven, clock.now_us()).await
+    }
+
+    /// Hashes a password on a thread that may block, when it is its turn.
+    async fn password(&self, credential: Credential, clock: &Clock) -> Result<Proven, Unfound> {
+        let Some(passwords) = &self.passwords else {
+            return Err(Unfound::Invalid);
+        };
+        let Ok(_place) = self.sources.passwords.try_acquire() else {
+            return Err(Unfound::Unavailable(Unavailable::Crowded));
+        };
+        let turn = self.sources.hashing.clone().acquire_owned().await;
+        // somebody who waited for the same one may have had the turn before
+        if let Some(proven) = passwords.remembered_as(&credential.digest, clock.now_us()) {
+            return Ok(proven);
+        }
+        let verify = passwords.verifier();
+        let hashed = tokio::task::spawn_blocking(move || {
+            let right = verify(&credential);
+            // held to the end, also when nobody waits any more
+            drop(turn);
+            right.then_some(credential)
+        });
+        match hashed.await {
+            Ok(Some(credential)) => Ok(passwords.remember(self, &credential, clock.now_us())),
+            Ok(None) => Err(Unfound::Invalid),
+            Err(_) => Err(Unfound::Unavailable(Unavailable::TimedOut)),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::jwt::Jwks;
 use crate::clock::Clock;
+use crate::database::Directory;
 use crate::telemetry::AuthMetrics;
 use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
@@ -35,6 +36,12 @@ pub struct Sources {
     asking: OnceCell<reqwest::Client>,
     /// places for requests that wait for an issuer's keys
     pub(super) waits_for_keys: Semaphore,
+    /// places for passwords that wait to be hashed
+    pub(super) passwords: Semaphore,
+    /// threads that hash them
+    pub(super) hashing: Arc<Semaphore>,
+    /// API keys and clients of the database; absent: there is none
+    pub(super) directory: Option<Directory>,
     /// places for questions of `forward_auth`
     pub(super) asked: Semaphore,
     /// the counters
@@ -43,12 +50,17 @@ pub struct Sources {
 
 impl Sources {
     /// Nothing is fetched before [`Sources::keep_fresh`] runs.
-    pub fn new(metrics: AuthMetrics) -> Arc<Self> {
+    pub fn new(metrics: AuthMetrics, directory: Option<Directory>) -> Arc<Self> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
         Arc::new(Sources {
             jwks: Mutex::new(None),
             fetching: OnceCell::new(),
             asking: OnceCell::new(),
             waits_for_keys: Semaphore::new(MAX_LOOKUPS),
+            passwords: Semaphore::new(MAX_LOOKUPS),
+            // hashing must not take the processors away from proxying
+            hashing: Arc::new(Semaphore::new((threads / 2).max(1))),
+            directory,
             asked: Semaphore::new(MAX_ASKED),
             metrics,
         })
@@ -63,6 +75,14 @@ impl Sources {
         }
         *current = same.or_else(|| url.map(|url| Arc::new(Jwks::new(url, refresh))));
         current.clone()
+    }
+
+    /// How many keys the issuer has published and how many seconds ago they were fetched; absent:
+    /// none are fetched.
+    pub fn issuer_keys(&self, now_us: u64) -> Option<(usize, Option<u64>)> {
+        let jwks = self.jwks.lock().clone()?;
+        let age_seconds = jwks.age_us(now_us).map(|age_us| age_us / 1_000_000);
+        Some((jwks.len(), age_seconds))
     }
 
     /// Keeps issuers' keys fresh, for ever.

@@ -31,7 +31,7 @@ fn fixture(auth: &str) -> Fixture {
         (id.clone(), Arc::new(Client::new(id, written.tier.clone())))
     };
     let clients = config.clients.iter().map(client).collect();
-    let sources = Sources::new(metrics.auth.clone());
+    let sources = Sources::new(metrics.auth.clone(), None);
     let authenticator = Authenticator::compile(&config, &clients, &sources);
     Fixture {
         authenticator: authenticator.unwrap_or_else(|e| panic!("{e:?}")),

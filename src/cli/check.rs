@@ -12,8 +12,13 @@ pub(super) fn check(file: Option<PathBuf>) -> Result<(), Failure> {
     let loaded = load(Some(path.clone()))?;
     warn(&loaded);
     let metrics = Metrics::new().map_err(|error| Failure::Other(error.to_string()))?;
-    assemble(&loaded, &metrics, &Sources::new(metrics.auth.clone()), None)
-        .map_err(Failure::Configuration)?;
+    assemble(
+        &loaded,
+        &metrics,
+        &Sources::new(metrics.auth.clone(), None),
+        None,
+    )
+    .map_err(Failure::Configuration)?;
     let config = &loaded.config;
     writeln!(
         std::io::stdout(),

@@ -182,7 +182,7 @@ fn refusal(address: SocketAddr, status: u16, text: &[u8]) -> String {
 fn offline_gateway(loaded: &Loaded) -> Result<Running, Failure> {
     let other = |error: &dyn std::error::Error| Failure::Other(error.to_string());
     let metrics = Metrics::new().map_err(|error| other(&error))?;
-    let sources = Sources::new(metrics.auth.clone());
+    let sources = Sources::new(metrics.auth.clone(), None);
     let snapshot = assemble(loaded, &metrics, &sources, None).map_err(Failure::Configuration)?;
     let guard = &loaded.config.auth.failures;
     let period_us = u64::try_from(guard.period.as_micros()).unwrap_or(u64::MAX);

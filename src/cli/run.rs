@@ -87,7 +87,10 @@ pub(super) fn prepare(
     // what the process itself needs is in the file; rows of the database come on top of it
     let alone = source.loaded().map_err(Failure::Configuration)?;
     let connected = database::connect(&alone, &metrics)?;
-    let identities = auth::Sources::new(metrics.auth.clone());
+    let directory = connected
+        .as_ref()
+        .map(|connected| connected.database.directory().clone());
+    let identities = auth::Sources::new(metrics.auth.clone(), directory);
     let rows = connected
         .as_ref()
         .and_then(|connected| connected.rows.as_ref())

@@ -172,7 +172,7 @@ impl Simulation {
         let loaded = load(file)?;
         let metrics = Metrics::new().map_err(|error| Failure::Other(error.to_string()))?;
         // finds what is wrong with any part of the configuration, as `run` would
-        let sources = crate::auth::Sources::new(metrics.auth.clone());
+        let sources = crate::auth::Sources::new(metrics.auth.clone(), None);
         crate::snapshot::assemble(&loaded, &metrics, &sources, None)
             .map_err(Failure::Configuration)?;
         let compile = |(name, source): (&String, &crate::config::Policy)| {

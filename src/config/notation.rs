@@ -19,6 +19,7 @@ pub(super) use address::{HostName, HostPattern, ListenAddress, Network, PeerAddr
 pub(super) use moment::Moment;
 pub(super) use path::{PathRegex, UrlPath, starts_with_segments};
 pub(super) use postgres_url::PostgresUrl;
+pub use quantity::duration;
 pub(super) use quantity::{Size, TimeSpan, written};
 pub(super) use redis_url::{RedisUrl, Transport};
 pub(super) use web_url::WebUrl;

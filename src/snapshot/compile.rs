@@ -154,7 +154,7 @@ mod tests {
     fn compiled(text: &str, rows: &[Row], last_good: &[Row]) -> Result<Compiled, Vec<Problem>> {
         let source = Source::parse(text, "f", &Environment::default()).unwrap();
         let metrics = Metrics::new().unwrap();
-        let sources = Sources::new(metrics.auth.clone());
+        let sources = Sources::new(metrics.auth.clone(), None);
         compile(&source, Some(rows), last_good, None, &metrics, &sources)
     }
 

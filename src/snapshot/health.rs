@@ -38,6 +38,10 @@ impl Running {
             if let Some(refused) = self.refused_rows() {
                 document.insert("refused".into(), refused);
             }
+            if let Some((keys, age_seconds)) = self.sources.issuer_keys(self.clock.now_us()) {
+                let jwks = json!({ "keys": keys, "age_seconds": age_seconds });
+                document.insert("jwks".into(), jwks);
+            }
             document.insert(
                 "upstreams".into(),
                 upstreams(&self.snapshot(), self.clock.now_us()),

@@ -75,6 +75,12 @@ fn tokens_are_verified_with_published_keys_that_are_fetched_once() {
         gateway.metric("tidegate_jwks_fetches_total{outcome=\"fetched\"}"),
         1.0
     );
+    let health = gateway.get("/health").json();
+    assert_eq!(
+        (&health["status"], &health["jwks"]["keys"]),
+        (&json!("ok"), &json!(1))
+    );
+    assert!(health["jwks"]["age_seconds"].is_u64(), "{health}");
 }
 
 #[test]

@@ -259,3 +259,59 @@ fn a_token_too_large_for_a_header_is_refused_early() {
     }
     assert_eq!(gateway.get("/open").status, 200);
 }
+
+#[test]
+fn the_command_signs_tokens_that_the_gateway_accepts() {
+    use crate::gateway::{outcome, tidegate};
+    use crate::scratch::Scratch;
+    let upstream = Upstream::echo();
+    let gateway = with(&upstream, "");
+    let files = Scratch::new();
+    let rsa = key_file("rsa.pub");
+    let configuration = files.file(
+        "tidegate.yaml",
+        &format!(
+            "auth:\n  jwt:\n    issuer: https://issuer.example\n    audience: tidegate\n    algorithms: [HS256, RS256]\n    keys: [{{ kid: dev, secret: {SECRET} }}, {{ kid: main, pem_file: {rsa} }}]\n"
+        ),
+    );
+    let command = |arguments: &[&str]| {
+        let mut command = tidegate(files.path());
+        command.arg("token").arg("-c").arg(&configuration);
+        outcome(command.args(arguments))
+    };
+    let private = key_file("rsa");
+    for key in [
+        &[][..],
+        &["--key", &private, "--kid", "main"],
+        &["--key", &private],
+    ] {
+        let wanted = ["--client", "globex", "--tier", "pro", "--expires", "10m"];
+        let more = [
+            "--scope",
+            "orders:read",
+            "--scope",
+            "orders:write",
+            "--claim",
+            "org=7",
+        ];
+        let (code, token, stderr) = command(&[&wanted[..], &more, key].concat());
+        assert_eq!((code, stderr.as_str()), (Some(0), ""));
+        let bearer = format!("Bearer {}", token.trim());
+        let seen = gateway
+            .get_with("/scoped", &[("Authorization", &bearer)])
+            .text();
+        assert_eq!(header_in(&seen, "x-tidegate-client"), Some("globex"));
+        assert_eq!(header_in(&seen, "x-tidegate-tier"), Some("pro"));
+    }
+    let (code, _, stderr) = command(&["--client", "a b"]);
+    assert_eq!(code, Some(0));
+    assert!(
+        stderr.contains("not accepted: it names no client"),
+        "{stderr}"
+    );
+    let (code, _, stderr) = command(&["--client", "x", "--key", &rsa]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("is no private key"), "{stderr}");
+    let (code, _, stderr) = command(&["--client", "x", "--expires", "soon"]);
+    assert_eq!(code, Some(2), "{stderr}");
+}

@@ -12,11 +12,13 @@
 
 mod admin;
 mod algorithms;
+mod basic;
 mod bodies;
 mod client;
 mod client_address;
 mod commands;
 mod connections;
+mod forward_auth;
 mod gateway;
 mod grpc;
 mod hostile;
@@ -24,6 +26,7 @@ mod http2;
 mod identity;
 mod identity_headers;
 mod interim;
+mod ip_lists;
 mod jwks;
 mod jwt;
 mod limits;

@@ -6,7 +6,7 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, crypto};
 use std::path::Path;
 
 /// The largest file of a key.
-const MAX_KEY_FILE_BYTES: u64 = 64 * 1024;
+pub(super) const MAX_KEY_FILE_BYTES: u64 = 64 * 1024;
 
 /// A key and what it may verify: a public key is never taken for a secret.
 pub(super) struct Key {
@@ -29,22 +29,8 @@ impl Key {
     /// A key of the configuration.
     pub(super) fn load(written: &JwtKey) -> Result<Key, BadKey> {
         let (key, only) = match &written.source {
-            JwtKeySource::Secret(secret) => {
-                (DecodingKey::from_secret(secret.expose().as_bytes()), None)
-            }
-            JwtKeySource::SecretFile(path) => {
-                let bytes = read(path, "secret_file")?;
-                let secret = without_line_break(&bytes);
-                if secret.is_empty() {
-                    return Err(BadKey {
-                        field: "secret_file",
-                        message: "the file is empty".to_owned(),
-                        hint: "`openssl rand -hex 32` makes a good secret",
-                    });
-                }
-                (DecodingKey::from_secret(secret), None)
-            }
             JwtKeySource::PemFile(path) => public(&read(path, "pem_file")?)?,
+            source => (DecodingKey::from_secret(&secret_of(source)?), None),
         };
         Ok(Key {
             kid: written.kid.clone(),
@@ -95,6 +81,23 @@ impl Key {
     }
 }
 
+/// The bytes of a secret; a PEM file has none.
+pub(super) fn secret_of(source: &JwtKeySource) -> Result<Vec<u8>, BadKey> {
+    let secret = match source {
+        JwtKeySource::Secret(secret) => secret.expose().as_bytes().to_vec(),
+        JwtKeySource::SecretFile(path) => without_line_break(&read(path, "secret_file")?).to_vec(),
+        JwtKeySource::PemFile(_) => Vec::new(),
+    };
+    match secret.is_empty() {
+        false => Ok(secret),
+        true => Err(BadKey {
+            field: "secret_file",
+            message: "the file is empty".to_owned(),
+            hint: "`openssl rand -hex 32` makes a good secret",
+        }),
+    }
+}
+
 /// An algorithm by its name in a token's header; `none` and others are none.
 pub(super) fn by_name(name: &str) -> Option<JwtAlgorithm> {
     use JwtAlgorithm::*;
@@ -105,7 +108,7 @@ pub(super) fn by_name(name: &str) -> Option<JwtAlgorithm> {
 }
 
 /// The same algorithm as the library calls it.
-pub fn named(algorithm: JwtAlgorithm) -> Algorithm {
+pub(super) fn named(algorithm: JwtAlgorithm) -> Algorithm {
     match algorithm {
         JwtAlgorithm::HS256 => Algorithm::HS256,
         JwtAlgorithm::HS384 => Algorithm::HS384,

@@ -2,7 +2,7 @@
 
 use crate::cli::Failure;
 use crate::config::{self, Loaded};
-use crate::database::{Database, Health, Rows, Settings};
+use crate::database::{Database, Rows, Settings};
 use crate::snapshot::LastGood;
 use crate::telemetry::Metrics;
 use sha2::{Digest, Sha256};
@@ -12,8 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
-/// How long a start waits for the database, beyond the limit of a statement; and a stop.
+/// How long a start waits for the database, beyond the limit of a statement.
 const MORE: Duration = Duration::from_millis(500);
+
+/// How long the end of the process waits for the database.
+const LAST_WORDS: Duration = Duration::from_millis(300);
 
 /// A database that is listened to, and its rows as far as they are known.
 pub(super) struct Connected {
@@ -28,21 +31,17 @@ pub(super) struct Connected {
 
 impl Drop for Connected {
     fn drop(&mut self) {
-        // what the next start would otherwise not know
         self.database.save();
-        let Some(runtime) = self.runtime.take() else {
-            return;
-        };
-        if self.database.health() == Health::Connected {
-            let (noted, wait) = std::sync::mpsc::channel();
-            let database = self.database.clone();
-            runtime.spawn(async move {
-                let _ = noted.send(database.note_uses().await.is_ok());
+        if let Some(runtime) = self.runtime.take() {
+            // when a key was used last is worth a moment, not a wait
+            let noted = runtime.block_on(async {
+                tokio::time::timeout(LAST_WORDS, self.database.note_uses()).await
             });
-            // lossy by design: not worth a longer wait
-            let _ = wait.recv_timeout(MORE);
+            if !matches!(noted, Ok(Ok(()))) {
+                tracing::debug!("uses of keys in the last minute are not noted");
+            }
+            runtime.shutdown_background();
         }
-        runtime.shutdown_background();
     }
 }
 

@@ -11,6 +11,12 @@ const LONGEST_MS: u64 = 366 * 24 * 3_600_000;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::config) struct TimeSpan(pub(in crate::config) Duration);
 
+/// A duration as the configuration writes it, for the command line.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let hint = |hint: Option<String>| hint.unwrap_or_else(|| TimeSpan::HINT.to_owned());
+    TimeSpan::parse(text).map(|span| span.0).map_err(hint)
+}
+
 impl Notation for TimeSpan {
     const FORMAT: &'static str = "tidegate-duration";
     const WHAT: &'static str = "a duration";
