@@ -75,17 +75,17 @@ impl Authenticator {
             .lookups
             .as_ref()
             .and_then(|lookups| lookups.clients.get(&digest));
+        // a key of the database may be that of a client of the file
+        let written = self.clients.get(&record.client);
+        let of_file = written.and_then(|client| client.tier.as_deref());
+        let tier = record.tier.as_deref().or(of_file);
         let same = |client: &Arc<Client>| {
-            client.id == record.client && client.scopes == record.scopes && {
-                let exists = record
-                    .tier
-                    .as_deref()
-                    .filter(|tier| self.tiers.exists(tier));
-                client.tier.as_deref() == exists
-            }
+            client.id == record.client
+                && client.scopes == record.scopes
+                && client.tier.as_deref() == tier.filter(|tier| self.tiers.exists(tier))
         };
         let client = known.filter(same).unwrap_or_else(|| {
-            let tier = self.existing(&record.client, record.tier.as_deref(), now_us);
+            let tier = self.existing(&record.client, tier, now_us);
             let client = Client::new(&record.client, tier.map(str::to_owned));
             let client = Arc::new(client.with_scopes(record.scopes.clone()));
             if let Some(lookups) = &self.lookups {

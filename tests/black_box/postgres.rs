@@ -2,6 +2,7 @@
 
 mod directory;
 mod following;
+mod identities;
 mod keys;
 mod many;
 mod migrating;
