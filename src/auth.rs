@@ -5,6 +5,7 @@ mod basic;
 mod directory_lookup;
 pub mod failures;
 pub mod forward_auth;
+mod identity;
 pub mod jwt;
 mod pending;
 mod recent;
@@ -14,6 +15,7 @@ pub mod sources;
 mod tiers;
 mod tokens;
 
+pub use identity::{Client, Identity};
 pub use pending::Pending;
 pub use sources::Sources;
 pub use tokens::Token;
@@ -24,6 +26,7 @@ use api_key::ApiKeys;
 use basic::Passwords;
 use directory_lookup::Lookups;
 use http::{HeaderMap, HeaderValue, header};
+use identity::Proven;
 use jwt::Verifier;
 use pending::Lookup;
 use remembered::Remembered;
@@ -32,93 +35,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tiers::Tiers;
 use tokens::Tokens;
-
-/// Who is calling.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Client {
-    /// its id, visible ASCII
-    pub id: String,
-    /// the same, ready to be sent upstream
-    pub id_header: HeaderValue,
-    /// its tier
-    pub tier: Option<String>,
-    /// what its API key may be used for
-    pub scopes: Vec<String>,
-}
-
-impl Client {
-    /// A client; an id that is not visible ASCII has no header (the configuration has none such).
-    pub fn new(id: &str, tier: Option<String>) -> Self {
-        let id_header = HeaderValue::from_str(id).unwrap_or(HeaderValue::from_static("-"));
-        Client {
-            id: id.to_owned(),
-            id_header,
-            tier,
-            scopes: Vec::new(),
-        }
-    }
-
-    /// The same client with a key that may be used for this.
-    pub fn with_scopes(&self, scopes: Vec<String>) -> Self {
-        Client {
-            id: self.id.clone(),
-            id_header: self.id_header.clone(),
-            tier: self.tier.clone(),
-            scopes,
-        }
-    }
-}
-
-/// Who a request comes from, as far as its credentials prove.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Identity {
-    /// absent: nobody is authenticated
-    pub client: Option<Arc<Client>>,
-    /// what a verified token says beside the client
-    pub token: Option<Arc<Token>>,
-    /// is the API key verified?
-    pub api_key_verified: bool,
-    /// is what `Authorization` carries verified?
-    pub authorization_verified: bool,
-}
-
-impl Identity {
-    /// Adds what one more credential proves; two that name different clients prove nothing.
-    fn add(&mut self, proven: Proven) -> Result<(), Found> {
-        if let Some(first) = &self.client
-            && first.id != proven.client.id
-        {
-            return Err(Found::Invalid(proven.method));
-        }
-        match proven.method {
-            Method::ApiKey => self.api_key_verified = true,
-            Method::Jwt | Method::Basic => self.authorization_verified = true,
-            Method::ForwardAuth => (),
-        }
-        self.token = proven.token.or(self.token.take());
-        self.client.get_or_insert(proven.client);
-        Ok(())
-    }
-
-    /// Is one of the credentials good for this?
-    pub fn has_scope(&self, scope: &str) -> bool {
-        let by_key = self.client.iter().flat_map(|client| &client.scopes);
-        let by_token = self.token.iter().flat_map(|token| &token.scopes);
-        by_key.chain(by_token).any(|held| held == scope)
-    }
-
-    /// Claims of the token that policies count by.
-    pub fn claims(&self) -> &[(Box<str>, Box<str>)] {
-        self.token.as_ref().map_or(&[], |token| &token.claims)
-    }
-}
-
-/// What one credential proves.
-struct Proven {
-    method: Method,
-    client: Arc<Client>,
-    token: Option<Arc<Token>>,
-}
 
 /// What a request's credentials say.
 #[derive(Debug)]
@@ -208,14 +124,11 @@ impl Authenticator {
         sources: &Arc<Sources>,
     ) -> Result<Self, Vec<BadSetting>> {
         let auth = &config.auth;
-        let jwks_url = auth.jwt.as_ref().and_then(|jwt| jwt.jwks_url.as_deref());
-        let refresh = auth
-            .jwt
-            .as_ref()
-            .map_or(Duration::MAX, |jwt| jwt.jwks_refresh);
-        let jwks = sources.jwks_at(jwks_url, refresh);
-        let jwt = auth.jwt.as_ref();
-        let verifier = jwt.map(|jwt| Verifier::new(jwt, counted_claims(config), jwks));
+        let verifier = auth.jwt.as_ref().map(|jwt| {
+            let url = jwt.jwks_url.as_deref();
+            let jwks = url.map(|url| sources.jwks_at(url, jwt.jwks_refresh));
+            Verifier::new(jwt, counted_claims(config), jwks)
+        });
         let passwords = auth.basic.as_ref().map(Passwords::load);
         let (verifier, passwords) = match (verifier.transpose(), passwords.transpose()) {
             (Ok(verifier), Ok(passwords)) => (verifier, passwords),
@@ -243,6 +156,11 @@ impl Authenticator {
     /// The header that carries API keys.
     pub fn api_key_header(&self) -> &http::HeaderName {
         &self.header
+    }
+
+    /// The keys of the issuer, if they are fetched.
+    pub fn jwks(&self) -> Option<&Arc<jwt::Jwks>> {
+        self.tokens.as_ref()?.verifier.jwks()
     }
 
     /// `WWW-Authenticate`: what a client may prove itself with.

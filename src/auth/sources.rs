@@ -6,7 +6,7 @@ use crate::database::Directory;
 use crate::telemetry::AuthMetrics;
 use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -30,8 +30,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Outlives snapshots.
 pub struct Sources {
-    /// one issuer at a time
-    jwks: Mutex<Option<Arc<Jwks>>>,
+    /// those that snapshots use, refused ones too for a moment
+    jwks: Mutex<Vec<Weak<Jwks>>>,
     fetching: OnceCell<reqwest::Client>,
     asking: OnceCell<reqwest::Client>,
     /// places for requests that wait for an issuer's keys
@@ -53,7 +53,7 @@ impl Sources {
     pub fn new(metrics: AuthMetrics, directory: Option<Directory>) -> Arc<Self> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         Arc::new(Sources {
-            jwks: Mutex::new(None),
+            jwks: Mutex::default(),
             fetching: OnceCell::new(),
             asking: OnceCell::new(),
             waits_for_keys: Semaphore::new(MAX_LOOKUPS),
@@ -66,42 +66,40 @@ impl Sources {
         })
     }
 
-    /// The keys published at a URL: those known already if it is the same as before.
-    pub(super) fn jwks_at(&self, url: Option<&str>, refresh: Duration) -> Option<Arc<Jwks>> {
-        let mut current = self.jwks.lock();
-        let same = current.take().filter(|jwks| Some(jwks.url()) == url);
-        if let Some(jwks) = &same {
-            jwks.refresh_every(refresh);
-        }
-        *current = same.or_else(|| url.map(|url| Arc::new(Jwks::new(url, refresh))));
-        current.clone()
-    }
-
-    /// How many keys the issuer has published and how many seconds ago they were fetched; absent:
-    /// none are fetched.
-    pub fn issuer_keys(&self, now_us: u64) -> Option<(usize, Option<u64>)> {
-        let jwks = self.jwks.lock().clone()?;
-        let age_seconds = jwks.age_us(now_us).map(|age_us| age_us / 1_000_000);
-        Some((jwks.len(), age_seconds))
-    }
-
-    /// Keeps issuers' keys fresh, for ever.
-    pub async fn keep_fresh(&self, clock: &Clock) {
-        loop {
-            let jwks = self.jwks.lock().clone();
-            match jwks {
-                None => tokio::time::sleep(LOOK_EVERY).await,
-                Some(jwks) => {
-                    jwks.keep_fresh(self, clock).await;
-                    let now_us = clock.now_us();
-                    let age_seconds = jwks
-                        .age_us(now_us)
-                        .map_or(-1, |age| (age / 1_000_000) as i64);
-                    self.metrics.jwks_age_seconds.set(age_seconds);
-                    self.metrics.jwks_keys.set(jwks.len() as i64);
-                    jwks.wanted_or(LOOK_EVERY).await;
-                }
+    /// The keys published at a URL: those that another snapshot knows already, if one does.
+    pub(super) fn jwks_at(&self, url: &str, refresh: Duration) -> Arc<Jwks> {
+        let mut known = self.jwks.lock();
+        known.retain(|jwks| jwks.strong_count() > 0);
+        let same = known
+            .iter()
+            .filter_map(Weak::upgrade)
+            .find(|jwks| jwks.url() == url);
+        match same {
+            Some(jwks) => {
+                jwks.refresh_every(refresh);
+                jwks
             }
+            None => {
+                let jwks = Arc::new(Jwks::new(url, refresh));
+                known.push(Arc::downgrade(&jwks));
+                jwks
+            }
+        }
+    }
+
+    /// Keeps the keys fresh that the snapshot of the time uses, for ever.
+    pub async fn keep_fresh(&self, clock: &Clock, used: impl Fn() -> Option<Arc<Jwks>>) {
+        loop {
+            let Some(jwks) = used() else {
+                tokio::time::sleep(LOOK_EVERY).await;
+                continue;
+            };
+            jwks.keep_fresh(self, clock).await;
+            let age_us = jwks.age_us(clock.now_us());
+            let age_seconds = age_us.map_or(-1, |age_us| (age_us / 1_000_000) as i64);
+            self.metrics.jwks_age_seconds.set(age_seconds);
+            self.metrics.jwks_keys.set(jwks.len() as i64);
+            jwks.wanted_or(LOOK_EVERY).await;
         }
     }
 

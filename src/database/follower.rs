@@ -22,7 +22,7 @@ const MAX_CHANGES: usize = 10_000;
 const POLL: Duration = Duration::from_millis(700);
 
 /// Between two looks at least, so that a storm of notifications becomes a few of them.
-const REST: Duration = Duration::from_millis(10);
+const REST: Duration = Duration::from_millis(25);
 
 /// Between attempts to connect.
 const FIRST_RETRY: Duration = Duration::from_millis(50);

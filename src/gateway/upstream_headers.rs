@@ -2,7 +2,7 @@
 
 use super::client_address::X_FORWARDED_FOR;
 use super::context::Context;
-use super::hygiene::{is_spelling_of, only_ours};
+use super::hygiene::{is_spelling_of, only_ours, without_nominations};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use percent_encoding::percent_decode_str;
@@ -156,16 +156,28 @@ fn credentials(headers: &mut HeaderMap, ctx: &Context) {
     }
     if let Some(asked) = &route.forward_auth {
         let copied = asked.copied();
-        let same = |name: &&HeaderName| copied.iter().any(|copied| is_spelling_of(name, copied));
-        let names: Vec<HeaderName> = headers.keys().filter(same).cloned().collect();
+        let same = |name: &HeaderName| copied.iter().any(|copied| is_spelling_of(name, copied));
+        let names: Vec<HeaderName> = headers.keys().filter(|name| same(name)).cloned().collect();
         for name in names {
             headers.remove(&name);
         }
+        unnominate(headers, same);
     }
     for (name, values) in ctx.identity.passed.iter().flat_map(|passed| &passed.copied) {
         for value in values {
             headers.append(name, value.clone());
         }
+    }
+}
+
+/// Takes names out of `Connection`: a proxy further on would remove the headers they name.
+fn unnominate(headers: &mut HeaderMap, ours: impl Fn(&HeaderName) -> bool) {
+    let Some(rest) = without_nominations(headers, ours) else {
+        return;
+    };
+    headers.remove(header::CONNECTION);
+    if let Some(rest) = rest.and_then(|rest| HeaderValue::from_bytes(&rest).ok()) {
+        headers.insert(header::CONNECTION, rest);
     }
 }
 

@@ -38,8 +38,10 @@ impl Running {
             if let Some(refused) = self.refused_rows() {
                 document.insert("refused".into(), refused);
             }
-            if let Some((keys, age_seconds)) = self.sources.issuer_keys(self.clock.now_us()) {
-                let jwks = json!({ "keys": keys, "age_seconds": age_seconds });
+            if let Some(jwks) = self.snapshot().authenticator.jwks() {
+                let age_us = jwks.age_us(self.clock.now_us());
+                let age_seconds = age_us.map(|age_us| age_us / 1_000_000);
+                let jwks = json!({ "keys": jwks.len(), "age_seconds": age_seconds });
                 document.insert("jwks".into(), jwks);
             }
             document.insert(

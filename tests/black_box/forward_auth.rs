@@ -65,6 +65,7 @@ fn a_yes_lets_the_request_pass_with_the_headers_it_brings() {
         ("X_User", "root"),
         ("X-Group", "admins"),
         ("X-Other", "mine"),
+        ("Connection", "keep-alive, X-User"),
         ("Host", "api.example.com"),
     ];
     let answer = gateway.get_with("/a/b?c=d", &headers);
@@ -73,6 +74,8 @@ fn a_yes_lets_the_request_pass_with_the_headers_it_brings() {
     assert_eq!(header_in(&seen, "x-user"), Some("ann"));
     assert_eq!(header_in(&seen, "x_user"), None);
     assert_eq!(headers_in(&seen, "x-group"), ["a", "b"]);
+    let nominated = headers_in(&seen, "connection").concat().to_lowercase();
+    assert!(!nominated.contains("x-user"), "{seen}");
     assert_eq!(header_in(&seen, "x-other"), Some("mine"));
     assert_eq!(header_in(&seen, "x-secret"), None);
     assert_eq!(header_in(&seen, "x-tidegate-client"), None);

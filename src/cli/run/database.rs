@@ -15,6 +15,9 @@ use tokio::runtime::Runtime;
 /// How long a start waits for the database, beyond the limit of a statement.
 const MORE: Duration = Duration::from_millis(500);
 
+/// How long the end of the process waits for the database.
+const LAST_WORDS: Duration = Duration::from_millis(300);
+
 /// A database that is listened to, and its rows as far as they are known.
 pub(super) struct Connected {
     pub(super) database: Arc<Database>,
@@ -28,7 +31,15 @@ pub(super) struct Connected {
 
 impl Drop for Connected {
     fn drop(&mut self) {
+        self.database.save();
         if let Some(runtime) = self.runtime.take() {
+            // when a key was used last is worth a moment, not a wait
+            let noted = runtime.block_on(async {
+                tokio::time::timeout(LAST_WORDS, self.database.note_uses()).await
+            });
+            if !matches!(noted, Ok(Ok(()))) {
+                tracing::debug!("uses of keys in the last minute are not noted");
+            }
             runtime.shutdown_background();
         }
     }

@@ -82,3 +82,69 @@ fn without_a_schema_and_with_a_newer_one_everybody_is_told_what_to_do() {
         );
     }
 }
+
+#[test]
+fn a_role_with_the_rights_of_the_documentation_in_a_schema_of_its_own_can_do_everything() {
+    let server = PostgresServer::start();
+    server.sql(
+        "CREATE SCHEMA gate; CREATE ROLE owner LOGIN; GRANT ALL ON SCHEMA gate TO owner;
+         ALTER ROLE owner SET search_path = gate; CREATE ROLE gateway LOGIN;
+         ALTER ROLE gateway SET search_path = gate",
+    );
+    let as_role = |role: &str| {
+        server
+            .socket_url()
+            .replace("user=tide", &format!("user={role}"))
+    };
+    let (owner, gateway) = (as_role("owner"), as_role("gateway"));
+    let scene = Scene::on(server, |settings| settings.url = owner.clone());
+    scene.server.sql(
+        "GRANT USAGE ON SCHEMA gate TO gateway;
+         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA gate TO gateway;
+         REVOKE INSERT, UPDATE, DELETE ON gate.schema_history FROM gateway",
+    );
+    let mut settings = super::scene::settings(gateway);
+    settings.max_cached = 10;
+    let metrics = tidegate::telemetry::Metrics::new().unwrap().database;
+    let database = tidegate::database::Database::new(&settings, metrics).unwrap();
+    let scene = Scene { database, ..scene };
+    scene.start();
+    let (id, digest) = scene.key_of("acme");
+    assert!(scene.client_of(&digest).unwrap().is_some());
+    scene.run(scene.database.note_uses()).unwrap();
+    scene.run(scene.database.revoke_key(&id, "test")).unwrap();
+    crate::waiting::until("the key is refused", || {
+        scene.client_of(&digest) == Ok(None)
+    });
+    assert_eq!(scene.run(scene.database.rows()).unwrap().revision, 3);
+    assert_eq!(
+        scene
+            .server
+            .sql("SELECT to_regclass('public.policies') IS NULL"),
+        "t"
+    );
+    let nothing_to_do = scene.run(scene.database.migrate());
+    assert!(nothing_to_do.is_ok(), "{nothing_to_do:?}");
+}
+
+#[test]
+fn a_role_that_may_not_create_tables_is_told_what_it_takes() {
+    let server = PostgresServer::start();
+    server.sql(
+        "CREATE SCHEMA bare; CREATE ROLE guest LOGIN; GRANT USAGE ON SCHEMA bare TO guest;
+         ALTER ROLE guest SET search_path = bare; CREATE ROLE nobody LOGIN;
+         ALTER ROLE nobody SET search_path = nowhere",
+    );
+    let mut scene = Scene::empty(server, |_| ());
+    for role in ["guest", "nobody"] {
+        let url = scene
+            .server
+            .socket_url()
+            .replace("user=tide", &format!("user={role}"));
+        let metrics = tidegate::telemetry::Metrics::new().unwrap().database;
+        scene.database =
+            tidegate::database::Database::new(&super::scene::settings(url), metrics).unwrap();
+        let error = scene.run(scene.database.migrate()).unwrap_err().to_string();
+        assert!(error.contains("may create tables"), "{error}");
+    }
+}
