@@ -6,7 +6,6 @@ use crate::admission::explain::{
     Verdict,
 };
 use crate::auth::Sources;
-use crate::auth::failures::FailureGuard;
 use crate::config::{Admin, Loaded};
 use crate::limit::limiter::Limiter;
 use crate::snapshot::{Running, assemble};
@@ -188,11 +187,8 @@ fn offline_gateway(loaded: &Loaded) -> Result<Running, Failure> {
     let metrics = Metrics::new().map_err(|error| other(&error))?;
     let sources = Sources::new(metrics.auth.clone(), None);
     let snapshot = assemble(loaded, &metrics, &sources, None).map_err(Failure::Configuration)?;
-    let guard = &loaded.config.auth.failures;
-    let period_us = u64::try_from(guard.period.as_micros()).unwrap_or(u64::MAX);
-    let failures = FailureGuard::new(guard.count, period_us).map_err(|bad| other(&bad))?;
     let limiter = Limiter::embedded(loaded.config.store.memory_max_keys);
-    Ok(Running::new(snapshot, limiter, failures, sources, metrics))
+    Ok(Running::new(snapshot, limiter, sources, metrics))
 }
 
 /// What the file alone says is not the whole: the database may have other policies, and know the key.
