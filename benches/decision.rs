@@ -14,7 +14,6 @@ use std::net::IpAddr;
 use std::sync::OnceLock;
 use tidegate::admission::{Request, admit};
 use tidegate::auth::Sources;
-use tidegate::auth::failures::FailureGuard;
 use tidegate::config::{Environment, parse};
 use tidegate::limit::decision::{Charge, Terms};
 use tidegate::limit::descriptor::{BucketKey, KeyWriter};
@@ -169,14 +168,7 @@ fn fill() -> Running {
     let metrics = Metrics::new().expect("distinct metrics");
     let sources = Sources::new(metrics.auth.clone(), None);
     let snapshot = assemble(&loaded, &metrics, &sources, None).expect("a snapshot");
-    let failures = FailureGuard::new(30, 60_000_000).expect("a valid guard");
-    let running = Running::new(
-        snapshot,
-        Limiter::embedded(2_000_000),
-        failures,
-        sources,
-        metrics,
-    );
+    let running = Running::new(snapshot, Limiter::embedded(2_000_000), sources, metrics);
     let snapshot = running.snapshot();
     for (client, user) in (0..CLIENTS).flat_map(|client| (0..USERS).map(move |user| (client, user)))
     {

@@ -14,7 +14,6 @@ use serde_json::json;
 use std::net::IpAddr;
 use tidegate::admission::{Request, admit};
 use tidegate::auth::Sources;
-use tidegate::auth::failures::FailureGuard;
 use tidegate::config::{Environment, Row, Section, Source};
 use tidegate::limit::limiter::Limiter;
 use tidegate::snapshot::{Running, Snapshot, compile};
@@ -89,11 +88,9 @@ fn build(bencher: Bencher) {
 #[divan::bench(args = [1, 1_000])]
 fn decide(bencher: Bencher, routes: usize) {
     let (snapshot, metrics) = snapshot(10 * routes, routes);
-    let failures = FailureGuard::new(30, 60_000_000).expect("a valid guard");
     let running = Running::new(
         snapshot,
         Limiter::embedded(1_000_000),
-        failures,
         Sources::new(metrics.auth.clone(), None),
         metrics,
     );

@@ -42,6 +42,7 @@ each of its buckets how many of them were charged there, and three numbers of it
 local spending = true
 -- what follows is shared with peek.lua
 local call, floor, ceil, format, match = redis.call, math.floor, math.ceil, string.format, string.match
+local KEYS, ARGV = KEYS, ARGV -- a global is looked up at each use
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 
@@ -50,23 +51,12 @@ local reply, r = { now }, 1
 local texts -- what MGET answered, for all keys
 local states, dirty = {}, {} -- by key; those to be written
 local buckets = {} -- by index of KEYS
-
--- The state of the bucket at j: a level or units, those of the window before, when. It is level:ts, units:ts or
--- current:previous:ts; a foreign type or text is an empty bucket.
-local function read(j, kind)
-  local a, b, t
-  if kind ~= 's' and kind ~= 'c' then
-    texts = texts or call('MGET', unpack(KEYS))
-    local text = texts[j]
-    if text and kind == 'n' then
-      a, b, t = match(text, '^(%d+):(%d+):(%d+)$')
-    elseif text then
-      a, t = match(text, '^(%d+):(%d+)$')
-    end
-  end
-  if not t then return { key = KEYS[j], kind = kind, a = 0, b = 0, t = 0, ends = false } end
-  return { key = KEYS[j], kind = kind, a = a + 0, b = (b or 0) + 0, t = t + 0, ends = false }
-end
+-- Token buckets are most of all, so what they need is in lists instead of tables of their own, and of one size from the
+-- beginning: where[j] is the index at which the bucket of j occurred first; levels, stamps and ends are by that
+-- index, bases, the levels before they are charged, and fits by j.
+local firsts, fits, charged, n_charged = {}, {}, {}, 0
+local where, levels, stamps, ends, bases =
+  { unpack(KEYS) }, { unpack(KEYS) }, { unpack(KEYS) }, { unpack(KEYS) }, { unpack(KEYS) }
 
 -- milliseconds from now to a time, rounded up
 local function ttl(until_us)
@@ -78,10 +68,27 @@ end
 -- The kinds other than token_bucket. Functions cost time in every call, so these are made where they are needed:
 -- look brings the state of a bucket, whose parameters follow ARGV[i], to now; the others are for states that are not
 -- texts.
-local look, charge, report, write
+local read, look, settle, write
 
 local function others()
   local gateway, permit_us = ARGV[1], ARGV[2] + 0
+
+  -- The state of the bucket at j: a level or units, those of the window before, when. It is level:ts, units:ts or
+  -- current:previous:ts; a foreign type or text is an empty bucket.
+  read = function(j, kind)
+    local a, b, t
+    if kind ~= 's' and kind ~= 'c' then
+      texts = texts or call('MGET', unpack(KEYS))
+      local text = texts[j]
+      if text and kind == 'n' then
+        a, b, t = match(text, '^(%d+):(%d+):(%d+)$')
+      elseif text then
+        a, t = match(text, '^(%d+):(%d+)$')
+      end
+    end
+    if not t then return { key = KEYS[j], kind = kind, a = 0, b = 0, t = 0, ends = false } end
+    return { key = KEYS[j], kind = kind, a = a + 0, b = (b or 0) + 0, t = t + 0, ends = false }
+  end
 
   local function leaked(numerator, denominator, elapsed)
     local whole = floor(elapsed / denominator)
@@ -321,14 +328,50 @@ local function others()
     return look_log(b, s, i)
   end
 
-  charge = function(b, s, units, lease_us)
+  local function charge(b, s, units, lease_us)
     if s.kind == 's' then return charge_log(b, s, units, lease_us) end
     s.flight.total, s.flight.own = s.flight.total + units, s.flight.own + units
   end
 
-  report = function(b, s)
+  local function report(b, s)
     if s.kind == 's' then return report_log(b, s) end
     return s.flight.total, 0, 0
+  end
+
+  -- A bucket that is no token bucket: what is taken from it, and its part of the reply.
+  settle = function(j, granted, lease_us)
+    local b = buckets[j]
+    local s, mode, taken, units = b.state, b.mode, 0, 0
+    local kind = s.kind
+    if spending then
+      taken = granted
+      if mode == 's' and fits[j] < taken then taken = fits[j] end
+      units = taken * b.step
+      if mode == 'f' and units > b.room then units = b.room > 0 and b.room or 0 end
+    end
+    if units > 0 then
+      if not s.ends then dirty[#dirty + 1] = s end
+      if kind == 'l' then
+        local level, ts, numerator, denominator = b.base + units, s.t, b.numerator, b.denominator
+        if ts < now then ts = now end
+        local whole = floor(level / numerator)
+        s.a, s.t = level, ts
+        s.ends = ts + whole * denominator + ceil((level - whole * numerator) * denominator / numerator)
+      elseif kind == 'f' or kind == 'n' then
+        s.a, s.b, s.t, s.ends = b.base + units, b.before or 0, b.when, b.stop
+      else
+        s.ends = now
+        charge(b, s, units, lease_us)
+      end
+    end
+    reply[r + 1] = taken
+    if kind == 's' or kind == 'c' then
+      reply[r + 2], reply[r + 3], reply[r + 4] = report(b, s)
+    elseif kind == 'n' then
+      reply[r + 2], reply[r + 3], reply[r + 4] = s.a, s.b, s.t
+    else
+      reply[r + 2], reply[r + 3], reply[r + 4] = s.a, s.t, b.third or 0
+    end
   end
 
   write = function(s)
@@ -368,41 +411,57 @@ while k < keys do
   for j = from, to do
     i = i + 1
     local class = classes[ARGV[i]]
-    local kind, mode, cost = class.kind, class.mode, class.cost
+    local kind, cost = class.kind, class.cost
     local key = KEYS[j]
-    local s = states[key]
-    if not s then
-      s = read(j, kind)
-      states[key] = s
-    end
-    local b, fit
+    local fit
     if kind == 't' then
-      local numerator, denominator = class.numerator, class.denominator
-      local level, ts = s.a, s.t
+      local at = firsts[key]
+      if not at then
+        at = j
+        firsts[key] = j
+        texts = texts or call('MGET', unpack(KEYS))
+        local a, t
+        local text = texts[j]
+        if text then a, t = match(text, '^(%d+):(%d+)$') end
+        if t then
+          levels[j], stamps[j], ends[j] = a + 0, t + 0, false
+        else
+          levels[j], stamps[j], ends[j] = 0, 0, false
+        end
+      end
+      local level, ts = levels[at], stamps[at]
       if level > 0 and now > ts then
+        local numerator, denominator = class.numerator, class.denominator
+        -- x - x % 1 is floor(x), without a call
         local elapsed = now - ts
-        local whole = floor(elapsed / denominator)
-        level = level - whole * numerator - floor((elapsed - whole * denominator) * numerator / denominator)
+        local whole = elapsed / denominator
+        whole = whole - whole % 1
+        local rest = (elapsed - whole * denominator) * numerator / denominator
+        level = level - whole * numerator - (rest - rest % 1)
         if level < 0 then level = 0 end
       end
-      local room, step = class.burst - level, class.step
-      fit = floor(room / step)
-      -- eight fields: one more would double the table
-      b = {
-        state = s, mode = mode, base = level, room = room, step = step, fit = fit,
-        numerator = numerator, denominator = denominator,
-      }
+      fit = (class.burst - level) / class.step
+      fit = fit - fit % 1
+      where[j], bases[j] = at, level
     else
       if not look then others() end
-      b = { state = s, mode = mode, cost = cost }
+      local s = states[key]
+      if not s then
+        s = read(j, kind)
+        states[key] = s
+      end
+      local b = { state = s, mode = class.mode, cost = cost }
       look(b, s, kind, class.at)
       fit = b.fit or floor(b.room / b.step)
       if kind == 'l' or kind == 'c' then extra = 0 end
+      buckets[j] = b
     end
     if cost == 0 then fit = math.huge elseif fit < 0 then fit = 0 end
-    b.fit = fit
-    buckets[j] = b
-    if fit < most and mode == 'e' then most = fit end
+    if class.mode == 'e' then
+      if fit < most then most = fit end
+    else
+      fits[j] = fit
+    end
   end
 
   local granted = most < requests and most or requests
@@ -413,43 +472,41 @@ while k < keys do
   reply[r + 1] = granted
   r = r + 1
 
+  local before = i - to -- ARGV[before + j] is the number of the kind of j
   for j = from, to do
-    local b = buckets[j]
-    local s, mode, taken, units = b.state, b.mode, 0, 0
-    local kind = s.kind
-    if spending then
-      taken = granted
-      if mode == 's' and b.fit < taken then taken = b.fit end
-      units = taken * b.step
-      if mode == 'f' and units > b.room then units = b.room > 0 and b.room or 0 end
-    end
-    if units > 0 then
-      if not s.ends then dirty[#dirty + 1] = s end
-      if kind == 't' or kind == 'l' then
-        local level, ts, numerator, denominator = b.base + units, s.t, b.numerator, b.denominator
-        if ts < now then ts = now end
-        local whole = floor(level / numerator)
-        s.a, s.t = level, ts
-        s.ends = ts + whole * denominator + ceil((level - whole * numerator) * denominator / numerator)
-      elseif kind == 'f' or kind == 'n' then
-        s.a, s.b, s.t, s.ends = b.base + units, b.before or 0, b.when, b.stop
-      else
-        s.ends = now
-        charge(b, s, units, granted > requests and lease_us or 0)
+    local class = classes[ARGV[before + j]]
+    if class.kind == 't' then
+      local at = where[j]
+      local taken, units, base = 0, 0, bases[j]
+      if spending then
+        local mode = class.mode
+        taken = granted
+        if mode == 's' and fits[j] < taken then taken = fits[j] end
+        units = taken * class.step
+        if mode == 'f' and base + units > class.burst then units = class.burst > base and class.burst - base or 0 end
       end
-    end
-    reply[r + 1] = taken
-    if kind == 's' or kind == 'c' then
-      reply[r + 2], reply[r + 3], reply[r + 4] = report(b, s)
-    elseif kind == 'n' then
-      reply[r + 2], reply[r + 3], reply[r + 4] = s.a, s.b, s.t
+      if units > 0 then
+        local level, ts = base + units, stamps[at]
+        if not ends[at] then
+          n_charged = n_charged + 1
+          charged[n_charged] = at
+        end
+        if ts < now then ts = now end
+        levels[at], stamps[at] = level, ts
+        -- rounded up to milliseconds later, so fractions do not matter
+        ends[at] = ts + level / class.numerator * class.denominator
+      end
+      reply[r + 1], reply[r + 2], reply[r + 3], reply[r + 4] = taken, levels[at], stamps[at], 0
     else
-      reply[r + 2], reply[r + 3], reply[r + 4] = s.a, s.t, b.third or 0
+      settle(j, granted, granted > requests and lease_us or 0)
     end
     r = r + 4
   end
 end
-
+for c = 1, n_charged do
+  local at = charged[c]
+  call('SET', KEYS[at], format('%d:%d', levels[at], stamps[at]), 'PX', ttl(ends[at]))
+end
 for d = 1, #dirty do
   local s = dirty[d]
   local kind = s.kind

@@ -4,6 +4,7 @@ mod access;
 mod actor;
 mod clients;
 mod configuration;
+mod connections;
 mod documents;
 mod explain;
 mod health;
@@ -28,6 +29,8 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware;
 use axum::response::Response;
+use axum::serve::ListenerExt;
+use connections::Bounded;
 use problem::Problem;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -42,6 +45,8 @@ pub async fn serve(
     access: Access,
 ) -> std::io::Result<()> {
     let router = router(running, access);
+    // tapped for the sake of its type alone: axum knows the address of what was
+    let listener = Bounded::new(listener).tap_io(|_| ());
     axum::serve(
         listener,
         router.into_make_service_with_connect_info::<SocketAddr>(),

@@ -23,6 +23,7 @@ use crate::clock::Clock;
 use crate::config::{HealthDetail, ResponseHeaders, RouteAuth, Shown};
 use crate::database::Database;
 use crate::limit::limiter::Limiter;
+use crate::limit::quota::Quota;
 use crate::policy::Policy;
 use crate::route::RouteTable;
 use crate::telemetry::{Metrics, RouteMetrics};
@@ -52,6 +53,8 @@ pub struct Snapshot {
     pub upstreams: Vec<Arc<Upstream>>,
     /// who is calling
     pub authenticator: Authenticator,
+    /// failed authentications that are tolerated from one address
+    pub failures: Quota,
     /// clients by id
     pub clients: HashMap<String, Arc<Client>>,
     /// networks whose `X-Forwarded-For` is believed
@@ -187,7 +190,6 @@ impl Running {
     pub fn new(
         snapshot: Snapshot,
         limiter: Limiter,
-        failures: FailureGuard,
         sources: Arc<Sources>,
         metrics: Metrics,
     ) -> Self {
@@ -198,7 +200,7 @@ impl Running {
             reload_wanted: Notify::new(),
             watches_file: false,
             limiter,
-            failures,
+            failures: FailureGuard::default(),
             sources,
             clock: Clock::new(),
             metrics,

@@ -126,7 +126,10 @@ async fn identify(
         return Ok(Identity::default());
     }
     let mut guarded_us = None;
-    let looking = || match running.failures.check(request.ip, now_us) {
+    let looking = || match running
+        .failures
+        .check(&snapshot.failures, request.ip, now_us)
+    {
         Ok(()) => Looking::Allowed,
         Err(too_many) => {
             guarded_us = Some(too_many.retry_after_us);

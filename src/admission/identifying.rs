@@ -122,7 +122,7 @@ impl Identifying {
                         .resolve(&snapshot.authenticator, &running.clock)
                         .await;
                     let now_us = running.clock.now_us();
-                    match judge(running, route, self.waits.ip, found, now_us, None)? {
+                    match judge(running, snapshot, route, self.waits.ip, found, now_us, None)? {
                         Credentials::Proven(identity) => identity,
                         Credentials::Pending(_) => return Err(Rejection::Internal),
                     }
@@ -157,7 +157,10 @@ fn credentials(
     now_us: u64,
 ) -> Result<Credentials, Rejection> {
     let mut guarded_us = None;
-    let looking = || match running.failures.check(request.ip, now_us) {
+    let looking = || match running
+        .failures
+        .check(&snapshot.failures, request.ip, now_us)
+    {
         Ok(()) => Looking::Allowed,
         Err(too_many) => {
             guarded_us = Some(too_many.retry_after_us);
@@ -167,7 +170,9 @@ fn credentials(
     let found = snapshot
         .authenticator
         .identify(request.headers, now_us, looking);
-    judge(running, route, request.ip, found, now_us, guarded_us)
+    judge(
+        running, snapshot, route, request.ip, found, now_us, guarded_us,
+    )
 }
 
 /// Does a route take whoever the credentials prove?
@@ -197,6 +202,7 @@ pub(super) fn invalid(method: Method) -> Rejection {
 /// From what the credentials say to whether the route takes them.
 fn judge(
     running: &Running,
+    snapshot: &Snapshot,
     route: &Route,
     ip: IpAddr,
     found: Found,
@@ -206,7 +212,7 @@ fn judge(
     match found {
         Found::Known(identity) => suits(route, &identity).map(|()| Credentials::Proven(identity)),
         Found::Invalid(method) => {
-            running.failures.failed(ip, now_us);
+            running.failures.failed(&snapshot.failures, ip, now_us);
             running.metrics.auth_failures.inc();
             running.metrics.auth.count(method, Outcome::Invalid);
             Err(invalid(method))

@@ -6,7 +6,6 @@ use crate::admission::explain::{
     Verdict,
 };
 use crate::auth::Sources;
-use crate::auth::failures::FailureGuard;
 use crate::config::{Admin, Loaded};
 use crate::limit::limiter::Limiter;
 use crate::snapshot::{Running, assemble};
@@ -66,9 +65,13 @@ pub(super) fn explain(file: Option<PathBuf>, options: Options) -> Result<(), Fai
             let now_us = running.clock.now_us();
             let request = parsed.request();
             let explained = explain::explain(&running, &snapshot, &request, now_us);
+            let mut explained = runtime.block_on(explained);
+            if loaded.config.database.is_some() {
+                without_database(&mut explained);
+            }
             (
                 format!("the file alone, with empty buckets ({why})"),
-                runtime.block_on(explained),
+                explained,
             )
         }
     };
@@ -184,11 +187,17 @@ fn offline_gateway(loaded: &Loaded) -> Result<Running, Failure> {
     let metrics = Metrics::new().map_err(|error| other(&error))?;
     let sources = Sources::new(metrics.auth.clone(), None);
     let snapshot = assemble(loaded, &metrics, &sources, None).map_err(Failure::Configuration)?;
-    let guard = &loaded.config.auth.failures;
-    let period_us = u64::try_from(guard.period.as_micros()).unwrap_or(u64::MAX);
-    let failures = FailureGuard::new(guard.count, period_us).map_err(|bad| other(&bad))?;
     let limiter = Limiter::embedded(loaded.config.store.memory_max_keys);
-    Ok(Running::new(snapshot, limiter, failures, sources, metrics))
+    Ok(Running::new(snapshot, limiter, sources, metrics))
+}
+
+/// What the file alone says is not the whole: the database may have other policies, and know the key.
+fn without_database(explanation: &mut Explanation) {
+    let what = "what the database has: policies, settings of routes, clients and keys";
+    explanation.not_evaluated.push(what.to_owned());
+    explanation.outcome.verdict = Verdict::Unknown;
+    let detail = &mut explanation.outcome.detail;
+    detail.insert_str(0, "by the file alone, ");
 }
 
 fn words(source: &str, explanation: &Explanation) -> String {

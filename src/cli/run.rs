@@ -5,8 +5,7 @@ pub(super) mod database;
 use super::Failure;
 use crate::admin::Access;
 use crate::auth;
-use crate::auth::failures::FailureGuard;
-use crate::config::{self, Config, Environment, Loaded, Source};
+use crate::config::{self, Config, Environment, Source};
 use crate::limit::limiter::Limiter;
 use crate::limit::shared::{Settings as StoreSettings, Shared};
 use crate::limit::store::redis::link::{self, Deployment};
@@ -106,7 +105,6 @@ pub(super) fn prepare(
         .refused_rows
         .set(compiled.refused.len() as i64);
     let config = &alone.config;
-    let failures = failure_guard(&alone)?;
     let limiter = limiter(config, &metrics)?;
     let bound = Bound::new(settings(config)).map_err(|error| other(&error))?;
     let beginning = Beginning {
@@ -124,24 +122,15 @@ pub(super) fn prepare(
     let database = connected
         .as_ref()
         .map(|connected| connected.database.clone());
-    let running = Running::new(compiled.snapshot, limiter, failures, identities, metrics)
-        .with_origins(origins, database, config.server.watch);
+    let running = Running::new(compiled.snapshot, limiter, identities, metrics).with_origins(
+        origins,
+        database,
+        config.server.watch,
+    );
     Ok(Prepared {
         bound,
         running: Arc::new(running),
         _database: connected,
-    })
-}
-
-fn failure_guard(loaded: &Loaded) -> Result<FailureGuard, Failure> {
-    let guard = &loaded.config.auth.failures;
-    let period_us = u64::try_from(guard.period.as_micros()).unwrap_or(u64::MAX);
-    FailureGuard::new(guard.count, period_us).map_err(|bad| {
-        Failure::Configuration(vec![loaded.problem(
-            &["auth".into(), "failures".into()],
-            bad.to_string(),
-            None,
-        )])
     })
 }
 

@@ -42,9 +42,10 @@ pub(super) trait Notation: Sized {
     /// Whether messages must not repeat the text.
     const SECRET: bool = false;
 
-    /// A secret as it may be shown.
+    /// The text as it may be shown.
     fn masked(text: &str) -> Cow<'_, str> {
-        Cow::Borrowed(if text.is_empty() { "" } else { "***" })
+        let hidden = Self::SECRET && !text.is_empty();
+        Cow::Borrowed(if hidden { "***" } else { text })
     }
 
     /// The value, or what to write instead of this very text (`None`: nothing better than `HINT`). What it says of a
@@ -82,11 +83,7 @@ impl<T> Written<T> {
 
 impl<T: Notation> Serialize for Written<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if T::SECRET {
-            serializer.serialize_str(&T::masked(&self.text))
-        } else {
-            serializer.serialize_str(&self.text)
-        }
+        serializer.serialize_str(&T::masked(&self.text))
     }
 }
 

@@ -48,7 +48,9 @@ mod tests {
     fn defaults_are_written_out_and_secrets_are_not() {
         let text = with_route(
             "admin: { token: top-secret }\nstore: { redis: { url: \"redis://me:hush@10.0.0.1:6379/2\" } }\n\
-             clients: { acme: { api_keys: [{ plain: plain-key-of-acme }] } }\n",
+             clients: { acme: { api_keys: [{ plain: plain-key-of-acme }] } }\n\
+             auth: { jwt: { issuer: i, audience: a, algorithms: [HS256], keys: [{ secret: signing-key-0123456789-0123456789 }] } }\n\
+             database: { url: \"postgres://me:whisper@127.0.0.1/tide\" }\n",
         );
         let loaded = crate::config::parse(&text, "f", &environment()).unwrap();
         let shown = loaded.shown().json();
@@ -60,7 +62,7 @@ mod tests {
         );
         assert_eq!(shown["clients"]["acme"]["api_keys"][0]["plain"], "***");
         assert_eq!(shown["server"]["grace_period"], "30s");
-        for secret in ["top-secret", "hush", "plain-key"] {
+        for secret in ["top-secret", "hush", "plain-key", "signing-key", "whisper"] {
             assert!(!shown.to_string().contains(secret), "{secret}");
         }
     }

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
+/// What is said where nothing came back.
+const SILENCE: &str = "no answer in time";
+
 /// A schema this version does not work with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SchemaVersion {
@@ -83,6 +86,13 @@ impl fmt::Display for Health {
     }
 }
 
+impl DatabaseError {
+    /// Was there no answer at all, not even a broken connection?
+    pub(super) fn is_silence(&self) -> bool {
+        matches!(self, DatabaseError::Unavailable(reason) if reason == SILENCE)
+    }
+}
+
 impl From<tokio_postgres::Error> for DatabaseError {
     fn from(error: tokio_postgres::Error) -> Self {
         let Some(said) = error.as_db_error() else {
@@ -119,5 +129,5 @@ pub(super) async fn within<T>(
 ) -> Result<T, DatabaseError> {
     tokio::time::timeout(limit, work)
         .await
-        .unwrap_or_else(|_| Err(DatabaseError::Unavailable("no answer in time".to_owned())))
+        .unwrap_or_else(|_| Err(DatabaseError::Unavailable(SILENCE.to_owned())))
 }

@@ -22,7 +22,10 @@ const MAX_CHANGES: usize = 10_000;
 const POLL: Duration = Duration::from_millis(700);
 
 /// Between two looks at least, so that a storm of notifications becomes a few of them.
-const REST: Duration = Duration::from_millis(10);
+const REST: Duration = Duration::from_millis(25);
+
+/// A connection that is cut is made again at once; one that comes to nothing so often is an outage.
+const CUTS: u32 = 3;
 
 /// Between attempts to connect.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
@@ -66,22 +69,20 @@ impl Follower {
     /// For ever: connects, follows, and connects again.
     pub(super) async fn follow(&self) {
         let mut retry = FIRST_RETRY;
+        let mut failures = 0;
         loop {
+            let mut snapshot = None;
             let error = match within(self.pool.timeout() * 2, self.connect()).await {
-                Ok((client, driven)) => {
-                    let mut snapshot = None;
-                    let error = self.stay(&client, &driven, &mut snapshot).await;
-                    tracing::debug!("the connection that listens is over: {error}");
-                    // one that worked and was cut is made again at once: no outage yet
-                    let is_cut = snapshot.is_some() && client.is_closed();
-                    if snapshot.is_some() {
-                        retry = FIRST_RETRY;
-                    }
-                    (!is_cut).then_some(error)
-                }
-                Err(error) => Some(error),
+                Ok((client, driven)) => self.stay(&client, &driven, &mut snapshot).await,
+                Err(error) => error,
             };
-            if let Some(error) = error {
+            tracing::debug!("no connection that listens: {error}");
+            if snapshot.is_some() {
+                (retry, failures) = (FIRST_RETRY, 0);
+            }
+            failures += 1;
+            let is_cut = *self.health.borrow() == Health::Connected && failures < CUTS;
+            if !is_cut || error.is_silence() {
                 self.is_away(&error);
             }
             // half of it at random: gateways must not all come back at the same moment

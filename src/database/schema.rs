@@ -89,6 +89,14 @@ async fn migrate_on(client: &mut Client, timeout: Duration) -> Result<Migrated, 
     if from > NEEDED {
         fits(from)?;
     }
+    if from == NEEDED {
+        // also for a role that may not create tables
+        return Ok(Migrated {
+            from,
+            to: from,
+            applied: Vec::new(),
+        });
+    }
     let mut runner = embedded::migrations::runner();
     runner.set_migration_table_name(HISTORY);
     let report = runner
@@ -119,13 +127,19 @@ fn told(error: &refinery::Error) -> String {
     use std::error::Error as _;
     let mut cause = error.source();
     while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<tokio_postgres::Error>()
-            && error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE)
-        {
-            return format!(
-                "{}; migrate as a role that may create tables in the first schema of its search_path",
-                with_causes(error)
-            );
+        let said = error.downcast_ref::<tokio_postgres::Error>();
+        if let Some(said) = said.and_then(tokio_postgres::Error::as_db_error) {
+            let homeless = [
+                SqlState::INSUFFICIENT_PRIVILEGE,
+                SqlState::INVALID_SCHEMA_NAME,
+            ];
+            let hint = match homeless.contains(said.code()) {
+                true => {
+                    "; migrate as a role that may create tables in the first schema of its search_path"
+                }
+                false => "",
+            };
+            return format!("{}{hint}", said.message());
         }
         cause = error.source();
     }

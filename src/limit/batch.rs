@@ -57,7 +57,7 @@ pub struct Lines<B> {
 
 struct Line<B> {
     buckets: Arc<B>,
-    waiters: VecDeque<Waiter>,
+    waiters: Vec<Waiter>,
 }
 
 #[derive(Default)]
@@ -130,11 +130,12 @@ impl<B> Lines<B> {
         let turn = |id: SetId| {
             let mut shard = self.shard(id).lock();
             let line = shard.get_mut(&id.0)?;
-            let taken = line.waiters.len().min(MAX_REQUESTS);
+            // as it is, but for a line that is too long for one call
+            let rest = line.waiters.split_off(line.waiters.len().min(MAX_REQUESTS));
             Some(Turn {
                 id,
                 buckets: line.buckets.clone(),
-                waiters: line.waiters.drain(..taken).collect(),
+                waiters: std::mem::replace(&mut line.waiters, rest),
             })
         };
         (ids.into_iter().filter_map(turn).collect(), more)
@@ -166,7 +167,7 @@ impl<B> Lines<B> {
     /// When the first in a line stops waiting.
     pub fn next_deadline(&self, id: SetId) -> Option<Instant> {
         let shard = self.shard(id).lock();
-        let first = shard.get(&id.0)?.waiters.front()?;
+        let first = shard.get(&id.0)?.waiters.first()?;
         Some(first.deadline)
     }
 

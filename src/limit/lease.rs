@@ -191,6 +191,9 @@ impl<G> Leases<G> {
 
     /// Units that were reserved and are not held any more.
     pub fn unreserve(&self, units: &[(BucketKey, u64)]) {
+        if units.is_empty() {
+            return;
+        }
         let mut reserved = self.reserved.lock();
         for (key, units) in units {
             if let Some(held) = reserved.get_mut(key) {

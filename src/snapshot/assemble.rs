@@ -4,6 +4,7 @@ use super::Snapshot;
 use super::routes::{routes, upstreams};
 use crate::auth::{Authenticator, Client, Sources};
 use crate::config::{self, Config, Loaded, Mode, Problem};
+use crate::limit::quota::Quota;
 use crate::policy::Policy;
 use crate::route::{self, RouteMatch, RouteTable};
 use crate::telemetry::Metrics;
@@ -26,7 +27,9 @@ pub fn assemble(
     let table = table(loaded, &mut problems);
     let clients = clients(config);
     let authenticator = authenticator(loaded, &clients, sources, &mut problems);
-    let (Some(table), Some(authenticator), true) = (table, authenticator, problems.is_empty())
+    let failures = failures(loaded, &mut problems);
+    let (Some(table), Some(authenticator), Some(failures), true) =
+        (table, authenticator, failures, problems.is_empty())
     else {
         return Err(problems);
     };
@@ -38,6 +41,7 @@ pub fn assemble(
         policies,
         upstreams,
         authenticator,
+        failures,
         clients,
         trusted_proxies: config.trusted_proxies.clone(),
         response_headers: config.response_headers,
@@ -50,6 +54,17 @@ pub fn assemble(
         health_detail: config.server.health_detail,
         shown: loaded.shown(),
     })
+}
+
+fn failures(loaded: &Loaded, problems: &mut Vec<Problem>) -> Option<Quota> {
+    let guard = &loaded.config.auth.failures;
+    let period_us = u64::try_from(guard.period.as_micros()).unwrap_or(u64::MAX);
+    crate::auth::failures::quota(guard.count, period_us)
+        .map_err(|bad| {
+            let path = ["auth".into(), "failures".into()];
+            problems.push(loaded.problem(&path, bad.to_string(), None));
+        })
+        .ok()
 }
 
 fn table(loaded: &Loaded, problems: &mut Vec<Problem>) -> Option<RouteTable> {

@@ -268,7 +268,6 @@ fn not_taken_over(before: &Config, now: &Config) -> Vec<&'static str> {
         ("admin", admin(before) != admin(now)),
         ("store", before.store != now.store),
         ("database", before.database != now.database),
-        ("auth.failures", before.auth.failures != now.auth.failures),
     ];
     let changed = changed.into_iter().filter(|(_, differs)| *differs);
     changed.map(|(section, _)| section).collect()

@@ -65,6 +65,23 @@ fn a_bad_file_leaves_everything_as_it_is_and_says_what_is_wrong() {
 }
 
 #[test]
+fn the_guard_against_guessing_follows_the_file() {
+    let upstream = Upstream::echo();
+    let guarded = |count| {
+        format!(
+            "{}routes: [{{ name: app, upstream: app, auth: required }}]\nauth: {{ failures: {{ count: {count}, period: 1h }} }}\n",
+            app(upstream.address)
+        )
+    };
+    let gateway = Gateway::start(&guarded(2));
+    let guess = || gateway.get_with("/", &[("X-API-Key", "wrong")]).status;
+    assert_eq!([guess(), guess(), guess()], [401, 401, 429]);
+    gateway.reload(&guarded(50));
+    reloaded(&gateway, 1);
+    assert_eq!(guess(), 401);
+}
+
+#[test]
 fn what_is_made_at_the_start_only_is_named() {
     let upstream = Upstream::echo();
     let gateway = Gateway::start(&limited(&upstream, 9));

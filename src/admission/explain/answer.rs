@@ -227,10 +227,11 @@ impl Caller {
             (false, true) => "token",
             (false, false) => "password",
         };
-        let place = match snapshot.clients.contains_key(&client.id) {
-            true => "client and tier are from the file",
-            false if identity.api_key_verified => "client and tier are from the database",
-            false => "the client is the one it names",
+        let place = match snapshot.clients.get(&client.id) {
+            Some(written) if written.tier == client.tier => "client and tier are from the file",
+            Some(_) => "the client is in the file, its tier is from elsewhere",
+            None if identity.api_key_verified => "client and tier are from the database",
+            None => "the client is the one it names",
         };
         Caller {
             id: Some(client.id.clone()),

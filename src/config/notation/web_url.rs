@@ -1,8 +1,11 @@
 //! URLs of services that Tidegate asks over HTTP.
 
+use std::borrow::Cow;
+
 use http::Uri;
 
 use super::Notation;
+use crate::config::problem::without_login;
 
 /// An `http` or `https` URL without a login, or nothing.
 #[derive(Clone, PartialEq, Eq)]
@@ -12,6 +15,11 @@ impl Notation for WebUrl {
     const FORMAT: &'static str = "tidegate-web-url";
     const WHAT: &'static str = "a URL";
     const HINT: &'static str = "write `http://host[:port]/path` or `https://host[:port]/path`";
+
+    /// Some services take a token in the query.
+    fn masked(text: &str) -> Cow<'_, str> {
+        without_login(text)
+    }
 
     fn parse(text: &str) -> Result<Self, Option<String>> {
         if text.is_empty() {

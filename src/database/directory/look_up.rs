@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 /// A connection that broke while it was idle shows at its next use: then another one is tried.
-const ATTEMPTS: usize = 2;
+const ATTEMPTS: usize = 3;
 
 /// How often an answer that something overtook is asked for again.
 const MAX_OVERTAKEN: usize = 3;

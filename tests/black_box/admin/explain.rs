@@ -245,6 +245,19 @@ fn the_command_asks_the_running_gateway_and_else_the_file() {
     let (code, out, _) = explain(&nobody, &request);
     assert_eq!(code, Some(0));
     assert!(out.contains("no gateway answers at 127.0.0.1:1"), "{out}");
+    let text = std::fs::read_to_string(&here).unwrap()
+        + "database: { url: \"postgres://127.0.0.1:1/tide\" }\n";
+    let with_database = scratch.file("with-database.yaml", &text);
+    let (code, out, err) = explain(&with_database, &[&["--offline"], &request[..]].concat());
+    assert_eq!(code, Some(0), "{err}");
+    assert!(
+        out.contains("not evaluated  what the database has"),
+        "{out}"
+    );
+    assert!(
+        out.contains("outcome        not known: by the file alone, "),
+        "{out}"
+    );
     let (code, _, err) = explain(&file(&gateway.admin.to_string(), "wrong"), &request);
     assert_eq!(code, Some(1));
     assert!(err.contains("401") && err.contains("--offline"), "{err}");

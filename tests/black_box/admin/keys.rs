@@ -64,6 +64,40 @@ fn a_key_is_made_listed_and_revoked_and_its_secret_shown_once() {
 }
 
 #[test]
+fn a_key_works_from_the_moment_it_is_made_until_it_is_revoked_and_is_explained() {
+    let stage = Stage::new();
+    assert_eq!(
+        stage
+            .put("/api/v1/clients/acme", &json!({ "tier": "free" }))
+            .status,
+        201
+    );
+    let made = stage.post("/api/v1/clients/acme/keys", &json!({})).json();
+    let key = made["key"].as_str().unwrap();
+    let status = || stage.gateway.get_with("/", &[("X-API-Key", key)]).status;
+    let explained = || {
+        let question = json!({ "url": "http://h/", "headers": { "X-API-Key": key } });
+        let said = stage.post("/api/v1/explain", &question);
+        assert!(!said.text().contains(key), "{said}");
+        said.json()
+    };
+    let said = explained();
+    assert_eq!(said["client"]["id"], "acme", "{said}");
+    assert_eq!(said["client"]["tier"], "free", "{said}");
+    let found_by = said["client"]["found_by"].as_str().unwrap();
+    assert!(found_by.contains("database"), "{said}");
+    assert_eq!(said["policies"][0]["key"], "t:filed:c:acme");
+    assert_eq!(status(), 200);
+    let target = format!("/api/v1/keys/{}", made["id"].as_str().unwrap());
+    assert_eq!(stage.delete(&target).status, 204);
+    let begin = std::time::Instant::now();
+    crate::waiting::until("the key is refused", || status() == 401);
+    assert!(begin.elapsed().as_millis() < 2_000, "{:?}", begin.elapsed());
+    let said = explained();
+    assert_eq!(said["outcome"]["status"], 401, "{said}");
+}
+
+#[test]
 fn clients_of_the_file_may_have_keys_in_the_database() {
     let stage = Stage::new();
     let made = stage.post("/api/v1/clients/filer/keys", &json!({}));

@@ -123,6 +123,28 @@ fn a_role_with_the_rights_of_the_documentation_in_a_schema_of_its_own_can_do_eve
             .sql("SELECT to_regclass('public.policies') IS NULL"),
         "t"
     );
-    let error = scene.run(scene.database.migrate());
-    assert!(error.is_ok(), "there is nothing to do: {error:?}");
+    let nothing_to_do = scene.run(scene.database.migrate());
+    assert!(nothing_to_do.is_ok(), "{nothing_to_do:?}");
+}
+
+#[test]
+fn a_role_that_may_not_create_tables_is_told_what_it_takes() {
+    let server = PostgresServer::start();
+    server.sql(
+        "CREATE SCHEMA bare; CREATE ROLE guest LOGIN; GRANT USAGE ON SCHEMA bare TO guest;
+         ALTER ROLE guest SET search_path = bare; CREATE ROLE nobody LOGIN;
+         ALTER ROLE nobody SET search_path = nowhere",
+    );
+    let mut scene = Scene::empty(server, |_| ());
+    for role in ["guest", "nobody"] {
+        let url = scene
+            .server
+            .socket_url()
+            .replace("user=tide", &format!("user={role}"));
+        let metrics = tidegate::telemetry::Metrics::new().unwrap().database;
+        scene.database =
+            tidegate::database::Database::new(&super::scene::settings(url), metrics).unwrap();
+        let error = scene.run(scene.database.migrate()).unwrap_err().to_string();
+        assert!(error.contains("may create tables"), "{error}");
+    }
 }

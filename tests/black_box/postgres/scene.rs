@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long it may where the database does not answer at all.
-pub(super) const SHORT: Duration = Duration::from_millis(300);
+pub(super) const SHORT: Duration = Duration::from_secs(1);
 
 pub(super) struct Scene {
     pub(super) database: Arc<Database>,
