@@ -13,14 +13,14 @@ pub use addresses::Addresses;
 pub use assemble::assemble;
 pub use compile::{Compiled, compile};
 pub use health::Health;
-pub use origins::{Applied, Beginning, Origins, rows_of};
-pub use watch::{LastGood, watch};
+pub use origins::{Applied, Beginning, Origins, rows_from, rows_of};
+pub use watch::{LastGood, Seen, seen, watch};
 
 use crate::auth::failures::FailureGuard;
 use crate::auth::forward_auth::ForwardAuth;
 use crate::auth::{Authenticator, Client, Sources};
 use crate::clock::Clock;
-use crate::config::{HealthDetail, ResponseHeaders, RouteAuth, Shown};
+use crate::config::{HealthDetail, Problem, ResponseHeaders, RouteAuth, Shown};
 use crate::database::Database;
 use crate::limit::limiter::Limiter;
 use crate::limit::quota::Quota;
@@ -67,6 +67,8 @@ pub struct Snapshot {
     pub health_path: Option<String>,
     /// how much it tells
     pub health_detail: HealthDetail,
+    /// what cannot be meant but has a defined outcome
+    pub conflicts: Vec<Problem>,
     /// the configuration it was made of, to be shown
     pub shown: Shown,
 }

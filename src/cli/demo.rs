@@ -41,7 +41,7 @@ pub(super) fn demo(options: Options) -> Result<(), Failure> {
     ]);
     let source =
         Source::parse(CONFIGURATION, "demo.yaml", &environment).map_err(Failure::Configuration)?;
-    let prepared = run::prepare(source, None).map_err(|failure| match failure {
+    let prepared = run::prepare(source, None, None).map_err(|failure| match failure {
         Failure::Other(text) => Failure::Other(format!(
             "{text}\n(other ports: tidegate demo --port 8081 --admin-port 9181)"
         )),

@@ -5,12 +5,14 @@ pub(super) mod database;
 use super::Failure;
 use crate::admin::Access;
 use crate::auth;
-use crate::config::{self, Config, Environment, Source};
+use crate::config::{self, Config, Environment, Row, Source};
 use crate::limit::limiter::Limiter;
 use crate::limit::shared::{Settings as StoreSettings, Shared};
 use crate::limit::store::redis::link::{self, Deployment};
 use crate::server::{Bound, Settings};
-use crate::snapshot::{Beginning, Origins, Running, compile, rows_of};
+use crate::snapshot::{
+    Beginning, Compiled, Origins, Running, Seen, compile, rows_from, rows_of, seen,
+};
 use crate::telemetry::Metrics;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -23,8 +25,10 @@ pub(super) fn run(file: Option<PathBuf>) -> Result<(), Failure> {
     let file = super::configuration_file(file);
     let folder = std::env::current_dir()?;
     let environment = Environment::from_process(&folder);
+    // before it is read: a change that comes meanwhile is one
+    let seen = seen(&file, &folder.join(".env"));
     let source = Source::read(&file, &environment).map_err(Failure::Configuration)?;
-    let prepared = prepare(source, Some((file, folder)))?;
+    let prepared = prepare(source, Some((file, folder)), Some(seen))?;
     let listeners = prepared.bound.addresses();
     let listeners: Vec<String> = listeners.iter().map(ToString::to_string).collect();
     let snapshot = prepared.running.snapshot();
@@ -80,22 +84,20 @@ pub(super) struct Prepared {
 pub(super) fn prepare(
     source: Source,
     origin: Option<(PathBuf, PathBuf)>,
+    seen: Option<Seen>,
 ) -> Result<Prepared, Failure> {
     let other = |error: &dyn std::error::Error| Failure::Other(error.to_string());
     let metrics = Metrics::new().map_err(|error| other(&error))?;
     // what the process itself needs is in the file; rows of the database come on top of it
     let alone = source.loaded().map_err(Failure::Configuration)?;
+    // first of all: signals and addresses; what comes before the rest is ready waits in the listeners
+    let bound = Bound::new(settings(&alone.config)).map_err(|error| other(&error))?;
     let connected = database::connect(&alone, &metrics)?;
     let directory = connected
         .as_ref()
         .map(|connected| connected.database.directory().clone());
     let identities = auth::Sources::new(metrics.auth.clone(), directory);
-    let rows = connected
-        .as_ref()
-        .and_then(|connected| connected.rows.as_ref())
-        .map(rows_of);
-    let compiled = compile(&source, rows.as_deref(), &[], None, &metrics, &identities)
-        .map_err(Failure::Configuration)?;
+    let (rows, compiled) = first_snapshot(&source, connected.as_ref(), &metrics, &identities)?;
     super::warn(&compiled.loaded);
     for problem in &compiled.refused {
         tracing::warn!("left out: {problem}");
@@ -106,18 +108,24 @@ pub(super) fn prepare(
         .set(compiled.refused.len() as i64);
     let config = &alone.config;
     let limiter = limiter(config, &metrics)?;
-    let bound = Bound::new(settings(config)).map_err(|error| other(&error))?;
     let beginning = Beginning {
         origin,
         source,
         rows,
-        is_current: connected
-            .as_ref()
-            .is_some_and(|connected| connected.is_current),
+        seen,
         last_good: connected
             .as_ref()
             .and_then(|connected| connected.last_good.clone()),
     };
+    if let (Some(last_good), true) = (&beginning.last_good, beginning.rows.is_some()) {
+        let revision = connected
+            .as_ref()
+            .and_then(|connected| connected.rows.as_ref());
+        last_good.save(&rows_from(
+            &compiled.rows,
+            revision.map_or(0, |rows| rows.revision),
+        ));
+    }
     let origins = Origins::new(beginning, config.clone(), compiled.rows, compiled.refused);
     let database = connected
         .as_ref()
@@ -132,6 +140,32 @@ pub(super) fn prepare(
         running: Arc::new(running),
         _database: connected,
     })
+}
+
+/// The rows of the database, as far as they are known, and the snapshot of file and rows.
+fn first_snapshot(
+    source: &Source,
+    connected: Option<&database::Connected>,
+    metrics: &Metrics,
+    identities: &Arc<auth::Sources>,
+) -> Result<(Option<Vec<Row>>, Compiled), Failure> {
+    let rows = connected.and_then(|connected| connected.rows.as_ref());
+    let rows = rows.map(rows_of);
+    let known = connected.and_then(|connected| connected.known.as_ref());
+    let known = known.map(rows_of).unwrap_or_default();
+    let whole = |rows: Option<&[Row]>| compile(source, rows, &known, None, metrics, identities);
+    let compiled = match whole(rows.as_deref()) {
+        Err(problems) if rows.is_some() => {
+            // the file stands alone, and nothing that is in the database keeps it from serving
+            for problem in problems {
+                tracing::error!("the database's policies are left out: {problem}");
+            }
+            whole(None)
+        }
+        compiled => compiled,
+    };
+    let compiled = compiled.map_err(Failure::Configuration)?;
+    Ok((rows, compiled))
 }
 
 /// Where buckets live, as the configuration says.

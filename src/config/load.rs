@@ -37,6 +37,11 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// Are rows of a database part of it?
+    pub fn has_rows(&self) -> bool {
+        !self.overlaid.is_empty()
+    }
+
     /// The configuration as it may be shown to people.
     pub fn shown(&self) -> Shown {
         Shown::new(self.locator.clone(), self.overlaid.clone())
@@ -121,18 +126,25 @@ impl Source {
 
     /// Validates it alone. Where it names a database, a reference that points nowhere is only a warning.
     pub fn loaded(&self) -> Result<Loaded, Vec<Problem>> {
-        self.validated(self.root.clone(), Overlaid::default(), Vec::new(), false)
+        self.validated(
+            self.root.clone(),
+            Overlaid::default(),
+            Vec::new(),
+            Severity::Warning,
+        )
     }
 
-    /// Validates it together with everything that comes from the database.
+    /// Validates it together with everything that comes from the database. `missing`: what to say of a tier that
+    /// neither has.
     pub fn with<'r>(
         &self,
         rows: impl IntoIterator<Item = &'r Row>,
+        missing: Severity,
     ) -> Result<Loaded, Vec<Problem>> {
         let mut root = self.root.clone();
         let mut problems = Vec::new();
         let overlaid = overlay::lay(&mut root, rows, &mut problems);
-        self.validated(root, overlaid, problems, true)
+        self.validated(root, overlaid, problems, missing)
     }
 
     fn validated(
@@ -140,7 +152,7 @@ impl Source {
         root: Node,
         overlaid: Overlaid,
         found: Vec<Problem>,
-        complete: bool,
+        missing: Severity,
     ) -> Result<Loaded, Vec<Problem>> {
         let mut report = Report::new(&self.file);
         report.problems.extend(self.found.iter().cloned());
@@ -159,7 +171,7 @@ impl Source {
                 return Err(finish(report.problems, self.environment_problem.as_ref()));
             }
         };
-        let config = resolve(raw, &locator, complete, &mut report);
+        let config = resolve(raw, &locator, missing, &mut report);
         let mut problems = report.problems;
         problems.iter_mut().for_each(|one| overlaid.attribute(one));
         problems.extend(found);

@@ -77,6 +77,11 @@ fn is_below(path: &str, top: &str) -> bool {
 pub(super) struct Overlaid(HashMap<String, String>);
 
 impl Overlaid {
+    /// Is there none?
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Is there a row at this very path?
     pub(super) fn has(&self, path: &str) -> bool {
         self.0.contains_key(path)
@@ -275,11 +280,19 @@ mod tests {
             row(Section::Policies, "p", policy(7)),
             row(Section::Policies, "q", policy(9)),
         ];
-        let config = source(FILE).with(&rows).unwrap().config;
+        let config = source(FILE).with(&rows, Severity::Error).unwrap().config;
         assert_eq!(config.policies["p"].quota.count, 7);
         assert_eq!(config.policies["q"].quota.count, 9);
         assert_eq!(config.policies["p"].mode, Mode::Enforce);
-        assert_eq!(source("").with(&rows).unwrap().config.policies.len(), 2);
+        assert_eq!(
+            source("")
+                .with(&rows, Severity::Error)
+                .unwrap()
+                .config
+                .policies
+                .len(),
+            2
+        );
         assert_eq!(
             source(FILE).loaded().unwrap().config.policies["p"]
                 .quota
@@ -295,7 +308,7 @@ mod tests {
             "r",
             json!({ "maintenance": true, "cost": 3 }),
         )];
-        let config = source("").with(&rows).unwrap().config;
+        let config = source("").with(&rows, Severity::Error).unwrap().config;
         let settings = &config.routes[0].settings;
         assert!(settings.maintenance && settings.enabled);
         assert_eq!(settings.cost, 3);
@@ -318,7 +331,7 @@ mod tests {
             row(Section::Tiers, "No Tier", json!({})),
             row(Section::Policies, "t", json!({ "kee": 1 })),
         ];
-        let problems = source(FILE).with(&rows).unwrap_err();
+        let problems = source(FILE).with(&rows, Severity::Error).unwrap_err();
         let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
         for expected in [
             "database: policies.p.key: the key is empty",
@@ -351,8 +364,8 @@ mod tests {
             row(Section::Policies, "p", document),
             row(Section::Tiers, "gold", json!({})),
         ];
-        assert!(source("").with(&rows).is_ok());
-        let problems = source("").with(&rows[..1]).unwrap_err();
+        assert!(source("").with(&rows, Severity::Error).is_ok());
+        let problems = source("").with(&rows[..1], Severity::Error).unwrap_err();
         assert!(
             problems[0]
                 .to_string()
@@ -367,9 +380,9 @@ mod tests {
         let alone = source(text).loaded().unwrap();
         assert_eq!(alone.warnings.len(), 1, "{:?}", alone.warnings);
         assert!(alone.warnings[0].message.contains("no tier `gold`"));
-        assert!(source(text).with(&[]).is_err());
+        assert!(source(text).with(&[], Severity::Error).is_err());
         let config = source(text)
-            .with(&[row(Section::Tiers, "gold", json!({}))])
+            .with(&[row(Section::Tiers, "gold", json!({}))], Severity::Error)
             .unwrap()
             .config;
         assert_eq!(

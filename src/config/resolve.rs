@@ -22,18 +22,20 @@ use super::tree::Kind;
 
 /// The validated configuration. Where the report holds errors afterwards, it is incomplete and must not be used.
 ///
-/// `complete`: the rows of the database, if there is one, are part of it.
+/// `missing`: what to say of a tier that is not there, where a database may have it.
 pub(super) fn resolve(
     raw: raw::Config,
     locator: &Locator,
-    complete: bool,
+    missing: Severity,
     report: &mut Report,
 ) -> Config {
     let mut review = Review::new(locator, report);
     let mut names = Names::collect(locator);
     let url = raw.database.url.as_ref();
     names.elsewhere = url.is_some_and(|url| !url.value.0.expose().is_empty());
-    names.complete = complete || !names.elsewhere;
+    if names.elsewhere {
+        names.missing = missing;
+    }
     let root = &Place::ROOT;
     let mut families = raw
         .response_headers
@@ -170,8 +172,8 @@ struct Names<'a> {
     routes: HashSet<&'a str>,
     /// Is there a database, which may know further clients?
     elsewhere: bool,
-    /// Are all tiers known?
-    complete: bool,
+    /// What to say of a tier that is not there.
+    missing: Severity,
 }
 
 impl<'a> Names<'a> {
@@ -194,13 +196,12 @@ impl<'a> Names<'a> {
             upstreams: keys("upstreams"),
             routes: names.collect(),
             elsewhere: false,
-            complete: true,
+            missing: Severity::Error,
         }
     }
 }
 
-/// Reports a tier that is not there; while the database's are not known, as a warning. `shown` is the
-/// tier as a message may quote it.
+/// Reports a tier that is not there. `shown` is the tier as a message may quote it.
 fn no_such_tier(
     tier: &str,
     shown: &str,
@@ -209,11 +210,12 @@ fn no_such_tier(
     review: &mut Review<'_>,
 ) {
     let message = format!("there is no tier {shown}");
-    if names.complete {
-        let instead = instead_of(tier, &names.tiers, "tiers");
-        review.error_even_if_broken(place, message, instead);
-    } else {
-        review.warning(place, message, "it must be in the database");
+    match names.missing {
+        Severity::Error => {
+            let instead = instead_of(tier, &names.tiers, "tiers");
+            review.error_even_if_broken(place, message, instead);
+        }
+        Severity::Warning => review.warning(place, message, "the database must have it"),
     }
 }
 

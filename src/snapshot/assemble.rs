@@ -23,7 +23,11 @@ pub fn assemble(
     let mut problems = Vec::new();
     let policies = compile_policies(loaded, metrics, &mut problems);
     let by_route = policies_by_route(config, &policies);
-    check_costs(loaded, &policies, &by_route, &mut problems);
+    let conflicts = cost_conflicts(loaded, &policies, &by_route);
+    // where rows come together with a file, each may be right alone; what then happens is defined: 429
+    if !loaded.has_rows() {
+        problems.extend(conflicts.iter().cloned());
+    }
     let table = table(loaded, &mut problems);
     let clients = clients(config);
     let authenticator = authenticator(loaded, &clients, sources, &mut problems);
@@ -42,6 +46,7 @@ pub fn assemble(
         upstreams,
         authenticator,
         failures,
+        conflicts,
         clients,
         trusted_proxies: config.trusted_proxies.clone(),
         response_headers: config.response_headers,
@@ -84,12 +89,8 @@ fn table(loaded: &Loaded, problems: &mut Vec<Problem>) -> Option<RouteTable> {
 }
 
 /// A request must fit into its bucket at all, also where its route multiplies the cost.
-fn check_costs(
-    loaded: &Loaded,
-    policies: &[Policy],
-    by_route: &[Vec<usize>],
-    problems: &mut Vec<Problem>,
-) {
+fn cost_conflicts(loaded: &Loaded, policies: &[Policy], by_route: &[Vec<usize>]) -> Vec<Problem> {
+    let mut conflicts = Vec::new();
     for (index, (route, applied)) in loaded.config.routes.iter().zip(by_route).enumerate() {
         let factor = u64::from(route.settings.cost);
         let too_much = applied
@@ -111,9 +112,10 @@ fn check_costs(
                 "write at most {}",
                 policy.smallest_capacity() / policy.cost().max(1)
             );
-            problems.push(loaded.problem(&path, message, Some(hint)));
+            conflicts.push(loaded.problem(&path, message, Some(hint)));
         }
     }
+    conflicts
 }
 
 fn compile_policies(

@@ -79,7 +79,7 @@ fn attempt(
     sources: &Arc<Sources>,
     previous: Option<&Snapshot>,
 ) -> Result<(Snapshot, Loaded), Vec<Problem>> {
-    let loaded = source.with(rows)?;
+    let loaded = source.with(rows, Severity::Warning)?;
     let snapshot = assemble(&loaded, metrics, sources, previous)?;
     Ok((snapshot, loaded))
 }
@@ -166,8 +166,7 @@ mod tests {
 
     #[test]
     fn a_wrong_row_is_left_out_and_named_and_all_others_count() {
-        let mut wrong = policy(7);
-        wrong["tiers"] = json!({ "gold": { "count": 9, "period": "1s" } });
+        let wrong = json!({ "key": ["nobody"], "algorithm": "fixed_window", "quota": { "count": 1, "period": "1s" } });
         let rows = [
             row(Section::Policies, "p", wrong),
             row(Section::Policies, "q", policy(9)),
@@ -183,7 +182,7 @@ mod tests {
             .iter()
             .map(|problem| problem.path.as_str())
             .collect();
-        assert_eq!(paths, ["policies.p.tiers.gold", "routes.nowhere.settings"]);
+        assert_eq!(paths, ["policies.p.key[0]", "routes.nowhere.settings"]);
         assert_eq!(compiled.rows, [rows[1].clone()]);
     }
 
@@ -213,12 +212,47 @@ mod tests {
     }
 
     #[test]
-    fn a_route_may_not_multiply_a_cost_beyond_what_a_bucket_holds() {
+    fn a_cost_that_rows_multiply_beyond_what_a_bucket_holds_is_named_and_takes_nothing_away() {
         let rows = [row(Section::RouteSettings, "r", json!({ "cost": 6 }))];
         let over = compiled(FILE, &rows, &[]).unwrap();
-        assert_eq!(over.refused[0].path, "routes.r.settings.cost");
-        assert_eq!(over.refused[0].hint.as_deref(), Some("write at most 5"));
+        assert_eq!(over.rows, rows);
+        assert_eq!(over.snapshot.conflicts[0].path, "routes.r.settings.cost");
+        assert_eq!(
+            over.snapshot.conflicts[0].hint.as_deref(),
+            Some("write at most 5")
+        );
         let rows = [row(Section::RouteSettings, "r", json!({ "cost": 5 }))];
-        assert!(compiled(FILE, &rows, &[]).unwrap().refused.is_empty());
+        assert!(
+            compiled(FILE, &rows, &[])
+                .unwrap()
+                .snapshot
+                .conflicts
+                .is_empty()
+        );
+        let file = FILE.replace("upstream: u }]", "upstream: u, settings: { cost: 6 } }]");
+        assert!(compiled(&file, &[row(Section::Tiers, "t", json!({}))], &[]).is_ok());
+        let source = Source::parse(&file, "f", &Environment::default()).unwrap();
+        let metrics = Metrics::new().unwrap();
+        let sources = Sources::new(metrics.auth.clone(), None);
+        let alone = compile(&source, None, &[], None, &metrics, &sources);
+        assert_eq!(alone.err().unwrap()[0].path, "routes[0].settings.cost");
+    }
+
+    #[test]
+    fn a_tier_that_is_gone_takes_no_policy_with_it() {
+        let file = format!(
+            "database: {{ url: 'postgres://h/d' }}\nclients: {{ a: {{ tier: gold }} }}\n{FILE}"
+        );
+        let mut document = policy(7);
+        document["tiers"] = json!({ "gold": { "count": 9, "period": "1s" } });
+        let rows = [row(Section::Policies, "p", document)];
+        let compiled = compiled(&file, &rows, &rows).unwrap();
+        assert_eq!(limits(&compiled), [("p".to_owned(), 7)]);
+        assert_eq!(
+            compiled.loaded.warnings.len(),
+            2,
+            "{:?}",
+            compiled.loaded.warnings
+        );
     }
 }

@@ -1,9 +1,10 @@
 //! Where the snapshot comes from: the file and the database's rows. A change of either makes a new
 //! snapshot, or is refused and leaves the old one.
 
-use super::{LastGood, Running, compile};
-use crate::config::{Config, Environment, Problem, Row, Section, Shown, Source};
+use super::{LastGood, Running, Seen, compile};
+use crate::config::{Config, Environment, Problem, Row, Section, Severity, Shown, Source};
 use crate::database::Rows;
+use crate::telemetry::Metrics;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -16,8 +17,8 @@ pub struct Origins {
     origin: Option<(PathBuf, PathBuf)>,
     /// where the database's rows are kept; absent: there is no database, or no place
     pub(super) last_good: Option<LastGood>,
-    /// were the database's rows read at the start?
-    pub(super) is_current: bool,
+    /// what the file looked like before it was read
+    pub(super) seen: Option<Seen>,
     /// what listeners, stores and the like were made of at the start
     started_with: Config,
     /// held while a change is taken over: two at once would each lose the other's half. Whoever only looks does
@@ -45,8 +46,8 @@ pub struct Beginning {
     pub source: Source,
     /// the database's rows, as read or as saved; absent: none are known
     pub rows: Option<Vec<Row>>,
-    /// were they read just now?
-    pub is_current: bool,
+    /// what the file looked like before it was read
+    pub seen: Option<Seen>,
     /// where they are kept
     pub last_good: Option<LastGood>,
 }
@@ -62,7 +63,7 @@ impl Origins {
         Origins {
             origin: beginning.origin,
             last_good: beginning.last_good,
-            is_current: beginning.is_current,
+            seen: beginning.seen,
             started_with,
             changing: Mutex::new(()),
             parts: ArcSwap::from_pointee(Parts {
@@ -90,6 +91,12 @@ impl Origins {
         self.parts.load().refused.clone()
     }
 
+    /// The rows that are part of the snapshot, to be kept for a start without the database.
+    pub(super) fn good(&self) -> Rows {
+        let parts = self.parts.load();
+        rows_from(&parts.good, parts.revision)
+    }
+
     /// The newest revision that the snapshot contains; 0: not known.
     pub fn revision(&self) -> i64 {
         self.parts.load().revision
@@ -111,6 +118,24 @@ pub fn rows_of(rows: &Rows) -> Vec<Row> {
         .chain(policies.map(|(name, policy)| row(Section::Policies, name, policy.clone())))
         .chain(routes.map(|(name, set)| row(Section::RouteSettings, name, set.clone())))
         .collect()
+}
+
+/// The same backwards; clients are never among them.
+pub fn rows_from(rows: &[Row], revision: i64) -> Rows {
+    let mut known = Rows {
+        revision,
+        ..Rows::default()
+    };
+    for row in rows {
+        let named = || (row.name.clone(), row.document.clone());
+        match row.section {
+            Section::Tiers => known.tiers.push(row.name.clone()),
+            Section::Policies => known.policies.push(named()),
+            Section::RouteSettings => known.routes.push(named()),
+            Section::Clients => (),
+        }
+    }
+    known
 }
 
 /// What came of a change.
@@ -182,11 +207,20 @@ impl Running {
             Ok(compiled) => compiled,
             Err(problems) => {
                 self.metrics.snapshot.refused.inc();
+                // what the database has now is tried again with the next change of anything
+                origins.parts.store(Arc::new(Parts {
+                    source: parts.source.clone(),
+                    rows,
+                    revision: parts.revision,
+                    good: parts.good.clone(),
+                    refused: parts.refused.clone(),
+                }));
                 return Err(problems);
             }
         };
         let mut remarks = compiled.loaded.warnings.clone();
         remarks.extend(compiled.refused.iter().cloned());
+        remarks.extend(compiled.snapshot.conflicts.iter().cloned());
         let at_next_start = not_taken_over(&origins.started_with, &compiled.loaded.config);
         let metrics = &self.metrics.snapshot;
         metrics.refused_rows.set(compiled.refused.len() as i64);
@@ -223,11 +257,8 @@ impl Running {
         let Some(origins) = &self.origins else {
             return Ok(());
         };
-        let (source, good) = {
-            let parts = origins.parts.load();
-            (parts.source.clone(), parts.good.clone())
-        };
-        let others = good.iter();
+        let parts = origins.parts.load_full();
+        let others = parts.good.iter();
         let mut rows: Vec<Row> = others
             .filter(|row| row.section != section || row.name != name)
             .cloned()
@@ -238,14 +269,32 @@ impl Running {
             document: document.clone(),
         });
         rows.extend(row);
-        let loaded = source.with(&rows)?;
-        super::assemble(
-            &loaded,
-            &self.metrics,
-            &self.sources,
-            Some(&self.snapshot()),
-        )
-        .map(|_| ())
+        let mut wrong = self.wrong_with(&parts.source, &rows);
+        if !wrong.is_empty() {
+            let before = self.wrong_with(&parts.source, &parts.good);
+            wrong.retain(|problem| !before.contains(problem));
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+    }
+
+    /// Everything that is wrong with a whole, strictly judged.
+    fn wrong_with(&self, source: &Source, rows: &[Row]) -> Vec<Problem> {
+        let errors = |mut problems: Vec<Problem>| {
+            problems.retain(|problem| problem.severity == Severity::Error);
+            problems
+        };
+        let loaded = match source.with(rows, Severity::Error) {
+            Ok(loaded) => loaded,
+            Err(problems) => return errors(problems),
+        };
+        // metrics of its own: a document that is refused leaves no series
+        let Ok(metrics) = Metrics::new() else {
+            return Vec::new();
+        };
+        match super::assemble(&loaded, &metrics, &self.sources, Some(&self.snapshot())) {
+            Ok(snapshot) => snapshot.conflicts,
+            Err(problems) => errors(problems),
+        }
     }
 }
 

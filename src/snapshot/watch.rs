@@ -53,10 +53,11 @@ pub async fn watch(running: Arc<Running>) {
         .map(Path::to_owned)
         .zip(origins.dotenv())
         .filter(|_| running.watches_file);
-    let mut look = Look::at(files);
+    let mut look = Look::at(files, origins.seen);
     let database = running.database.as_ref();
     let mut changed = database.map(|database| database.changed());
-    let mut owed = database.is_some() && !origins.is_current;
+    // once more: what changed between the first reading and now was told to nobody
+    let mut owed = database.is_some();
     loop {
         tokio::select! {
             () = running.reload_wanted.notified() => reload(&running, "SIGHUP").await,
@@ -109,8 +110,12 @@ async fn read(running: &Arc<Running>, last_good: Option<&LastGood>) -> bool {
         return false;
     };
     let task = running.clone();
+    let last_good = last_good.cloned();
     let done = tokio::task::spawn_blocking(move || {
         let applied = task.apply(&rows);
+        if let (Ok(_), Some(last_good), Some(origins)) = (&applied, last_good, &task.origins) {
+            last_good.save(&origins.good());
+        }
         (applied, rows)
     });
     match done.await {
@@ -123,9 +128,6 @@ async fn read(running: &Arc<Running>, last_good: Option<&LastGood>) -> bool {
                 routes = rows.routes.len(),
                 "policies of the database taken over"
             );
-            if let Some(last_good) = last_good {
-                last_good.save(&rows);
-            }
         }
         Ok((Err(problems), _)) => {
             say(&problems);
@@ -153,16 +155,16 @@ struct Look {
     last: Seen,
 }
 
-/// What tells a file from itself at another time: when it was changed, its size, which file it is.
-type Seen = [Option<(std::time::SystemTime, u64, u64)>; 2];
+/// What tells the file and `.env` from themselves at another time: when it was changed, its size, which file it is.
+pub type Seen = [Option<(std::time::SystemTime, u64, u64)>; 2];
 
 impl Look {
-    fn at(files: Option<(PathBuf, PathBuf)>) -> Self {
-        let now = files.as_ref().map(seen).unwrap_or_default();
+    fn at(files: Option<(PathBuf, PathBuf)>, taken_over: Option<Seen>) -> Self {
+        let taken_over = taken_over.unwrap_or_default();
         Look {
             files,
-            taken_over: now,
-            last: now,
+            taken_over,
+            last: taken_over,
         }
     }
 
@@ -173,7 +175,7 @@ impl Look {
         };
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            let now = seen(&files);
+            let now = seen(&files.0, &files.1);
             let settled = now == self.last;
             self.last = now;
             if settled && now != self.taken_over {
@@ -184,7 +186,8 @@ impl Look {
     }
 }
 
-fn seen((file, dotenv): &(PathBuf, PathBuf)) -> Seen {
+/// What the file and `.env` look like now.
+pub fn seen(file: &Path, dotenv: &Path) -> Seen {
     [file, dotenv].map(|path| {
         use std::os::unix::fs::MetadataExt;
         let metadata = std::fs::metadata(path).ok()?;

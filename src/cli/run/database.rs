@@ -22,8 +22,8 @@ const LAST_WORDS: Duration = Duration::from_millis(300);
 pub(super) struct Connected {
     pub(super) database: Arc<Database>,
     pub(super) rows: Option<Rows>,
-    /// were they read just now?
-    pub(super) is_current: bool,
+    /// those that were in force when they were last read
+    pub(super) known: Option<Rows>,
     pub(super) last_good: Option<LastGood>,
     /// what drives its connections
     runtime: Option<Runtime>,
@@ -66,15 +66,13 @@ pub(super) fn connect(loaded: &Loaded, metrics: &Metrics) -> Result<Option<Conne
         database.start();
         tokio::time::timeout(written.timeout + MORE, database.rows()).await
     });
+    let known = last_good.as_ref().and_then(LastGood::load);
     let why = match fresh {
         Ok(Ok(rows)) => {
-            if let Some(last_good) = &last_good {
-                last_good.save(&rows);
-            }
             return Ok(Some(Connected {
                 database,
                 rows: Some(rows),
-                is_current: true,
+                known,
                 last_good,
                 runtime: Some(runtime),
             }));
@@ -82,8 +80,7 @@ pub(super) fn connect(loaded: &Loaded, metrics: &Metrics) -> Result<Option<Conne
         Ok(Err(error)) => error.to_string(),
         Err(_) => "the database does not answer".to_owned(),
     };
-    let rows = last_good.as_ref().and_then(LastGood::load);
-    match &rows {
+    match &known {
         Some(rows) => tracing::warn!(
             revision = rows.revision,
             "{why}; starting with what it knew when it was last read"
@@ -92,8 +89,8 @@ pub(super) fn connect(loaded: &Loaded, metrics: &Metrics) -> Result<Option<Conne
     }
     Ok(Some(Connected {
         database,
-        rows,
-        is_current: false,
+        rows: known.clone(),
+        known,
         last_good,
         runtime: Some(runtime),
     }))
