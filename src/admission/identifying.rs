@@ -61,12 +61,14 @@ pub(super) enum Step {
     Waits(Waits),
 }
 
-/// Credentials, then scopes, then `forward_auth`, as far as possible without waiting.
+/// Credentials, then scopes, then `forward_auth`, as far as possible without waiting. `path` is the
+/// normalised one: whoever is asked must judge what the upstream will get.
 pub(super) fn identify(
     running: &Running,
     snapshot: &Snapshot,
     route: &Route,
     request: &Request<'_>,
+    path: &str,
     now_us: u64,
 ) -> Result<Step, Rejection> {
     let credentials = match route.auth {
@@ -78,7 +80,7 @@ pub(super) fn identify(
             method: request.method,
             scheme: request.scheme,
             host: request.host,
-            path: request.path,
+            path,
             query: request.query,
             ip: request.ip,
             headers: request.headers,

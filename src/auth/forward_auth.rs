@@ -67,7 +67,7 @@ pub struct Subject<'a> {
     pub scheme: &'a str,
     /// the host
     pub host: &'a str,
-    /// the path as it came
+    /// the path the upstream will get, before anything is stripped off it
     pub path: &'a str,
     /// the query as it came
     pub query: Option<&'a str>,
@@ -233,7 +233,7 @@ impl ForwardAuth {
         if matches!(exchanged, Some(Ok(_))) {
             tracing::warn!(
                 route = self.route,
-                url = self.settings.url,
+                url = %config::without_login(&self.settings.url),
                 "forward_auth says neither yes nor no: {}",
                 error.map_or(why.to_string(), str::to_owned)
             );

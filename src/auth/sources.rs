@@ -16,6 +16,10 @@ pub(super) const MAX_FETCHED_BYTES: usize = 1024 * 1024;
 /// Credentials of one kind looked up at once; beyond that 503.
 const MAX_LOOKUPS: usize = 64;
 
+/// Requests that wait for an issuer's keys at once. They cost nothing but memory: all wait for one
+/// fetch, and fetches have a rate of their own.
+const MAX_WAITS_FOR_KEYS: usize = 16_384;
+
 /// Requests that `forward_auth` asks about at once; beyond that 503.
 const MAX_ASKED: usize = 1_024;
 
@@ -56,7 +60,7 @@ impl Sources {
             jwks: Mutex::default(),
             fetching: OnceCell::new(),
             asking: OnceCell::new(),
-            waits_for_keys: Semaphore::new(MAX_LOOKUPS),
+            waits_for_keys: Semaphore::new(MAX_WAITS_FOR_KEYS),
             passwords: Semaphore::new(MAX_LOOKUPS),
             // hashing must not take the processors away from proxying
             hashing: Arc::new(Semaphore::new((threads / 2).max(1))),
@@ -134,6 +138,8 @@ fn client(redirects: reqwest::redirect::Policy) -> Result<reqwest::Client, Strin
         .connect_timeout(CONNECT_TIMEOUT)
         .user_agent(concat!("tidegate/", env!("CARGO_PKG_VERSION")))
         .referer(false)
+        // the environment is for programs that go out; who may say yes to a request stands in the file
+        .no_proxy()
         .build()
         .map_err(|error| super::jwt::with_causes(&error))
 }

@@ -39,7 +39,11 @@ fn silent(exchange: &mut Exchange) -> Result<Then> {
 }
 
 fn with(upstream: &Upstream, authority: SocketAddr, settings: &str, rest: &str) -> Gateway {
-    Gateway::start(&format!(
+    Gateway::start(&configuration(upstream, authority, settings, rest))
+}
+
+fn configuration(upstream: &Upstream, authority: SocketAddr, settings: &str, rest: &str) -> String {
+    format!(
         "{}tiers: {{ pro: {{}} }}
 clients: {{ acme: {{ api_keys: [{{ plain: key-of-acme }}] }} }}
 routes:
@@ -48,7 +52,7 @@ routes:
     forward_auth: {{ url: 'http://{authority}/verify?x=1', copy_headers: [X-User, X-Group], timeout: 300ms{settings} }}
 {rest}",
         app(upstream.address)
-    ))
+    )
 }
 
 fn ask(gateway: &Gateway, said: &str) -> crate::client::Response {
@@ -115,6 +119,44 @@ fn the_question_is_a_get_without_a_body_whatever_the_request_is() {
         assert_eq!(header_in(&asked, "x-forwarded-method"), Some("POST"));
         assert_eq!(header_in(&asked, "content-length"), None);
     }
+}
+
+#[test]
+fn it_is_asked_about_the_path_the_upstream_gets() {
+    let (upstream, authority) = (Upstream::echo(), authority());
+    let gateway = with(&upstream, authority.address, "", "");
+    let headers = [("Authorization", "Bearer good-ann")];
+    for (came, asked) in [
+        ("/public/../admin/x", "/admin/x"),
+        ("/%61dmin/x?y=%61", "/admin/x?y=%61"),
+    ] {
+        let seen = gateway.get_with(came, &headers).text();
+        let line = format!("GET {asked} HTTP/1.1\r\n");
+        assert!(seen.starts_with(&line), "{came}: {seen}");
+        let question = authority.heads().pop().unwrap();
+        assert_eq!(header_in(&question, "x-forwarded-uri"), Some(asked));
+    }
+}
+
+#[test]
+fn the_log_has_no_query_of_the_url_and_no_proxy_comes_between() {
+    let (upstream, authority) = (Upstream::echo(), authority());
+    let proxy = format!("http://{}", nobody());
+    let gateway = Gateway::start_in(
+        &[
+            ("HTTP_PROXY", &proxy),
+            ("http_proxy", &proxy),
+            ("ALL_PROXY", &proxy),
+        ],
+        &configuration(&upstream, authority.address, "", ""),
+    );
+    assert_eq!(ask(&gateway, "good-ann").status, 200);
+    assert_eq!(ask(&gateway, "broken").status, 503);
+    let line = gateway
+        .stderr
+        .line_with("forward_auth says neither yes nor no");
+    assert!(line.contains("/verify?***"), "{line}");
+    assert!(!line.contains("x=1"), "{line}");
 }
 
 #[test]
