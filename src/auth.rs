@@ -179,6 +179,11 @@ impl Authenticator {
         let mut identity = Identity::default();
         let mut lookups = Vec::new();
         let mut take = |seen: Seen| match seen {
+            // one that waits keeps its place before those that do not
+            Seen::Known(proven) if !lookups.is_empty() => {
+                lookups.push(Lookup::Done(proven));
+                Ok(())
+            }
             Seen::Known(proven) => {
                 self.count(proven.method, Outcome::Valid);
                 identity.add(proven)
