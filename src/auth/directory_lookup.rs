@@ -15,7 +15,7 @@ const MAX_REMEMBERED: usize = 131_072;
 /// The database's directory, and the clients made of its records.
 pub(super) struct Lookups {
     pub(super) directory: Directory,
-    clients: Recent<Arc<Client>>,
+    pub(super) clients: Recent<Arc<Client>>,
 }
 
 impl Lookups {
@@ -72,7 +72,7 @@ impl Authenticator {
         now_us: u64,
         patience: Duration,
     ) -> Result<Proven, Unfound> {
-        let Some(Lookups { directory, .. }) = &self.lookups else {
+        let Some(Lookups { directory, .. }) = self.lookups.as_deref() else {
             return Err(Unfound::Invalid);
         };
         let found = tokio::time::timeout(patience, directory.find_key(digest, now_us)).await;
@@ -150,7 +150,7 @@ impl Authenticator {
         now_us: u64,
         patience: Duration,
     ) -> Proven {
-        let Some(Lookups { directory, .. }) = &self.lookups else {
+        let Some(Lookups { directory, .. }) = self.lookups.as_deref() else {
             return proven;
         };
         let id = &proven.client.id;

@@ -117,6 +117,17 @@ impl ForwardAuth {
         &self.settings.copy_headers
     }
 
+    /// Would another one for this route ask the same, and make the same of the answer as long as
+    /// clients are named alike?
+    pub fn asks_like(&self, settings: &config::ForwardAuth, route: &str) -> bool {
+        self.settings == *settings && self.route == route
+    }
+
+    /// Forgets all answers.
+    pub fn forget(&self) {
+        self.recent.clear();
+    }
+
     /// How many answers are remembered.
     pub fn remembered(&self) -> usize {
         self.recent.len()

@@ -138,31 +138,15 @@ impl Authenticator {
         Ok(self.find_tier(proven, clock.now_us(), patience).await)
     }
 
-    /// Hashes a password on a thread that may block, when it is its turn.
     async fn password(&self, credential: Credential, clock: &Clock) -> Result<Proven, Unfound> {
         let Some(passwords) = &self.passwords else {
             return Err(Unfound::Invalid);
         };
-        let Ok(_place) = self.sources.passwords.try_acquire() else {
-            return Err(Unfound::Unavailable(Unavailable::Crowded));
-        };
-        let turn = self.sources.hashing.clone().acquire_owned().await;
-        // somebody who waited for the same one may have had the turn before
-        if let Some(proven) = passwords.remembered_as(&credential.digest, clock.now_us()) {
-            return Ok(proven);
-        }
-        let verify = passwords.verifier();
-        let hashed = tokio::task::spawn_blocking(move || {
-            let right = verify(&credential);
-            // held to the end, also when nobody waits any more
-            drop(turn);
-            right.then_some(credential)
-        });
-        match hashed.await {
-            Ok(Some(credential)) => Ok(passwords.remember(self, &credential, clock.now_us())),
-            Ok(None) => Err(Unfound::Invalid),
-            Err(_) => Err(Unfound::Unavailable(Unavailable::TimedOut)),
-        }
+        let now_us = clock.now_us();
+        let client = self.client(&credential.name, None, now_us);
+        passwords
+            .verify(credential, client, &self.sources, now_us)
+            .await
     }
 
     /// Waits until the issuer has been asked once more.

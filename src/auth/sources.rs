@@ -41,7 +41,7 @@ pub struct Sources {
     /// places for requests that wait for an issuer's keys
     pub(super) waits_for_keys: Semaphore,
     /// places for passwords that wait to be hashed
-    pub(super) passwords: Semaphore,
+    pub(super) passwords: Arc<Semaphore>,
     /// threads that hash them
     pub(super) hashing: Arc<Semaphore>,
     /// API keys and clients of the database; absent: there is none
@@ -61,7 +61,7 @@ impl Sources {
             fetching: OnceCell::new(),
             asking: OnceCell::new(),
             waits_for_keys: Semaphore::new(MAX_WAITS_FOR_KEYS),
-            passwords: Semaphore::new(MAX_LOOKUPS),
+            passwords: Arc::new(Semaphore::new(MAX_LOOKUPS)),
             // hashing must not take the processors away from proxying
             hashing: Arc::new(Semaphore::new((threads / 2).max(1))),
             directory,
