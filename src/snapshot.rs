@@ -52,7 +52,7 @@ pub struct Snapshot {
     /// upstreams by index
     pub upstreams: Vec<Arc<Upstream>>,
     /// who is calling
-    pub authenticator: Authenticator,
+    pub authenticator: Arc<Authenticator>,
     /// failed authentications that are tolerated from one address
     pub failures: Quota,
     /// clients by id

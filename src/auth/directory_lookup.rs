@@ -1,8 +1,9 @@
 //! Where the database is asked: API keys that the file does not have, and clients' tiers.
 
-use super::pending::{Lookup, Unfound};
+use super::pending::{Deadline, Lookup, Unfound};
 use super::recent::{Digest, Recent, digest};
 use super::{Authenticator, Client, Looking, Proven, Seen, Unavailable};
+use crate::clock::Clock;
 use crate::database::{self, ClientRecord, Directory, KeyRecord, Recalled, generated_key};
 use crate::telemetry::Method;
 use sha2::{Digest as _, Sha256};
@@ -170,6 +171,24 @@ impl Authenticator {
         }
     }
 
+    /// A client that `forward_auth` names, with the tier the database has for it; nothing: the database
+    /// must be asked.
+    pub fn recall_named(&self, client: &Arc<Client>, now_us: u64) -> Option<Arc<Client>> {
+        let seen = Seen::Known(named(client.clone()));
+        match self.with_directory_tier(seen, now_us, Looking::Allowed) {
+            Seen::Known(proven) => Some(proven.client),
+            _ => None,
+        }
+    }
+
+    /// The same, asking the database if need be.
+    pub async fn find_named(&self, client: &Arc<Client>, clock: &Clock) -> Arc<Client> {
+        let patience = Deadline::new(self.timeout, clock).patience();
+        let proven = named(client.clone());
+        let found = self.find_tier(proven, clock.now_us(), patience);
+        found.await.client
+    }
+
     fn with_tier_of(&self, proven: Proven, record: &ClientRecord, now_us: u64) -> Proven {
         let (Some(tier), Some(lookups)) = (record.tier.as_deref(), &self.lookups) else {
             return proven;
@@ -189,5 +208,13 @@ impl Authenticator {
             client
         });
         Proven { client, ..proven }
+    }
+}
+
+fn named(client: Arc<Client>) -> Proven {
+    Proven {
+        method: Method::ForwardAuth,
+        client,
+        token: None,
     }
 }

@@ -20,9 +20,6 @@ const MAX_LOOKUPS: usize = 64;
 /// fetch, and fetches have a rate of their own.
 const MAX_WAITS_FOR_KEYS: usize = 16_384;
 
-/// Requests that `forward_auth` asks about at once; beyond that 503.
-const MAX_ASKED: usize = 1_024;
-
 /// Redirects followed for a document.
 const MAX_REDIRECTS: usize = 3;
 
@@ -46,8 +43,6 @@ pub struct Sources {
     pub(super) hashing: Arc<Semaphore>,
     /// API keys and clients of the database; absent: there is none
     pub(super) directory: Option<Directory>,
-    /// places for questions of `forward_auth`
-    pub(super) asked: Semaphore,
     /// the counters
     pub(super) metrics: AuthMetrics,
 }
@@ -65,7 +60,6 @@ impl Sources {
             // hashing must not take the processors away from proxying
             hashing: Arc::new(Semaphore::new((threads / 2).max(1))),
             directory,
-            asked: Semaphore::new(MAX_ASKED),
             metrics,
         })
     }

@@ -202,10 +202,10 @@ fn authenticator(
     sources: &Arc<Sources>,
     previous: Option<&Snapshot>,
     problems: &mut Vec<Problem>,
-) -> Option<Authenticator> {
-    let previous = previous.map(|snapshot| &snapshot.authenticator);
+) -> Option<Arc<Authenticator>> {
+    let previous = previous.map(|snapshot| snapshot.authenticator.as_ref());
     match Authenticator::compile(&loaded.config, clients, sources, previous) {
-        Ok(authenticator) => Some(authenticator),
+        Ok(authenticator) => Some(Arc::new(authenticator)),
         Err(bad) => {
             problems.extend(bad.into_iter().map(|bad| {
                 let path: Vec<_> = ["auth".into()].into_iter().chain(bad.path).collect();

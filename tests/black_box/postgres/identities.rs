@@ -5,7 +5,7 @@ use crate::client::Response;
 use crate::gateway::{Gateway, app, outcome, tidegate};
 use crate::scratch::Scratch;
 use crate::token::by_secret;
-use crate::upstream::{Upstream, header_in};
+use crate::upstream::{Then, Upstream, header_in};
 use crate::waiting;
 use serde_json::json;
 
@@ -26,6 +26,11 @@ impl Scene {
 
     /// The database's timeout, and what else stands under `auth`.
     fn with(timeout: &str, auth: &str) -> Self {
+        Self::with_routes(timeout, auth, "")
+    }
+
+    /// The same with more routes.
+    fn with_routes(timeout: &str, auth: &str, routes: &str) -> Self {
         let (upstream, server, scratch) =
             (Upstream::echo(), PostgresServer::start(), Scratch::new());
         let configuration = format!(
@@ -38,7 +43,7 @@ clients: {{ filed: {{ tier: free }} }}
 routes:
   - {{ name: app, upstream: app, auth: required }}
   - {{ name: scoped, match: {{ path: /scoped }}, upstream: app, auth: required, scopes: ['orders:read'] }}
-",
+{routes}",
             app(upstream.address),
             server.url(),
             scratch.path().join("state").display(),
@@ -246,4 +251,33 @@ fn what_was_known_before_a_reconnect_holds_while_look_ups_hang_and_under_guard()
         all_is_well("under guard");
         scene.server.cut_connections();
     });
+}
+
+#[test]
+fn the_databases_tier_holds_for_a_client_that_forward_auth_names() {
+    let authority = Upstream::scripted(|exchange| {
+        let said = exchange.header("authorization").unwrap_or("").to_owned();
+        exchange.write(format!(
+            "HTTP/1.1 204 No Content\r\nX-User: {said}\r\nX-Plan: free\r\n\r\n"
+        ))?;
+        Ok(Then::Keep)
+    });
+    let asked = format!(
+        "  - {{ name: asked, match: {{ path: /asked }}, upstream: app, forward_auth: {{ url: 'http://{}/', cache: 1h, client_header: X-User, tier_header: X-Plan }} }}\n",
+        authority.address
+    );
+    let scene = Scene::with_routes("300ms", "", &asked);
+    let who = |name: &str| {
+        let answer = scene.gateway.get_with("/asked", &[("Authorization", name)]);
+        client_and_tier(&answer)
+    };
+    for turn in ["asked", "remembered"] {
+        assert_eq!(who("acme"), pair("acme", "pro"), "{turn}");
+        assert_eq!(who("stranger"), pair("stranger", "free"), "{turn}");
+    }
+    scene
+        .server
+        .sql("UPDATE clients SET tier = 'free' WHERE id = 'acme'");
+    waiting::until("the new tier holds", || who("acme") == pair("acme", "free"));
+    assert_eq!(authority.requests(), 2);
 }
