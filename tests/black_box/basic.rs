@@ -141,7 +141,7 @@ fn under_guard_only_passwords_that_were_right_before_pass() {
 fn a_password_that_many_send_at_once_is_hashed_once() {
     let upstream = Upstream::echo();
     let files = Scratch::new();
-    let hash = bcrypt::hash("open sesame", 7).unwrap();
+    let hash = bcrypt::hash("open sesame", 11).unwrap();
     let file = files.file("htpasswd", &format!("ann:{hash}\n"));
     let gateway = Gateway::start(&configuration(&upstream, &file, ", timeout: 30s"));
     let password = basic("ann", "open sesame");
