@@ -485,8 +485,9 @@ while k < keys do
         units = taken * class.step
         if mode == 'f' and base + units > class.burst then units = class.burst > base and class.burst - base or 0 end
       end
+      local level, ts = levels[at], stamps[at]
       if units > 0 then
-        local level, ts = base + units, stamps[at]
+        level = base + units
         if not ends[at] then
           n_charged = n_charged + 1
           charged[n_charged] = at
@@ -496,7 +497,7 @@ while k < keys do
         -- rounded up to milliseconds later, so fractions do not matter
         ends[at] = ts + level / class.numerator * class.denominator
       end
-      reply[r + 1], reply[r + 2], reply[r + 3], reply[r + 4] = taken, levels[at], stamps[at], 0
+      reply[r + 1], reply[r + 2], reply[r + 3], reply[r + 4] = taken, level, ts, 0
     else
       settle(j, granted, granted > requests and lease_us or 0)
     end

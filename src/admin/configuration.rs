@@ -1,5 +1,6 @@
 //! `/api/v1/config`: the running configuration, secrets masked.
 
+use super::documents;
 use super::problem::Problem;
 use super::reading::{Asked, Nothing};
 use crate::snapshot::Running;
@@ -16,5 +17,8 @@ pub(super) async fn show(
     State(running): State<Arc<Running>>,
     _: Asked<Nothing>,
 ) -> Result<Json<Value>, Problem> {
-    Ok(Json(running.snapshot().shown.json()))
+    let snapshot = running.snapshot();
+    documents::blocking(move || snapshot.shown.json())
+        .await
+        .map(Json)
 }

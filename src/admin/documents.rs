@@ -15,8 +15,15 @@ use std::sync::Arc;
 const MOST_ERRORS: usize = 50;
 
 /// What the file says, by name.
-pub(super) fn of_file(running: &Running, kind: Kind) -> BTreeMap<String, Value> {
-    let mut shown = running.file_shown().json();
+pub(super) async fn of_file(
+    running: &Arc<Running>,
+    kind: Kind,
+) -> Result<BTreeMap<String, Value>, Problem> {
+    let running = running.clone();
+    blocking(move || documents(running.file_shown().json(), kind)).await
+}
+
+fn documents(mut shown: Value, kind: Kind) -> BTreeMap<String, Value> {
     let section = |name: &str, shown: &mut Value| match shown.get_mut(name).map(Value::take) {
         Some(Value::Object(entries)) => entries,
         _ => Map::new(),
@@ -152,14 +159,14 @@ async fn catch_up(running: &Arc<Running>) -> Result<(), Problem> {
 }
 
 /// Compiling a large configuration takes a while, in which others are to be answered.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Problem> {
     tokio::task::spawn_blocking(work).await.map_err(|error| {
-        tracing::error!("validating failed: {error}");
+        tracing::error!("work of the admin API failed: {error}");
         Problem::new(
             StatusCode::INTERNAL_SERVER_ERROR,
-            "It could not be validated; nothing was changed.",
+            "Something is wrong with this gateway; nothing was changed.",
         )
     })
 }

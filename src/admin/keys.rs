@@ -183,7 +183,7 @@ pub(super) async fn revoke(
 }
 
 /// Is it one of the file?
-async fn client_exists(running: &Running, id: &str) -> Result<bool, Problem> {
+async fn client_exists(running: &Arc<Running>, id: &str) -> Result<bool, Problem> {
     let (row, file) = resources::both(running, Kind::Client, id).await?;
     match (row, file) {
         (None, None) => Err(Problem::not_found("There is no such client.")),

@@ -91,7 +91,7 @@ pub(super) fn database(running: &Running) -> Result<&Arc<Database>, Problem> {
 
 /// Rows and the file's, by name.
 pub(super) async fn list(
-    running: &Running,
+    running: &Arc<Running>,
     kind: Kind,
     piece: &Piece,
 ) -> Result<Listed<Resource>, Problem> {
@@ -108,7 +108,7 @@ pub(super) async fn list(
             next: None,
         },
     };
-    let file = documents::of_file(running, kind);
+    let file = documents::of_file(running, kind).await?;
     Ok(merged(rows, file, after, piece.limit))
 }
 
@@ -143,7 +143,7 @@ fn merged(
 
 /// The row, or what the file says.
 pub(super) async fn show(
-    running: &Running,
+    running: &Arc<Running>,
     kind: Kind,
     name: &str,
     conditions: &Conditions,
@@ -213,7 +213,7 @@ pub(super) async fn delete(
 
 /// The row and what the file says.
 pub(super) async fn both(
-    running: &Running,
+    running: &Arc<Running>,
     kind: Kind,
     name: &str,
 ) -> Result<(Option<Resource>, Option<Resource>), Problem> {
@@ -224,7 +224,7 @@ pub(super) async fn both(
         Some(database) => database.get(kind, name).await?.map(Resource::from),
         None => None,
     };
-    let file = documents::of_file(running, kind).remove(name);
+    let file = documents::of_file(running, kind).await?.remove(name);
     let file = file.map(|document| Resource::in_file(name.to_owned(), document));
     if kind == Kind::RouteSettings && file.is_none() {
         return Err(Problem::not_found("There is no such route in the file."));

@@ -173,11 +173,15 @@ async fn peeked(
         now_us,
         source: Source::Memory,
     };
+    let mut store_answers = true;
     for (charge, applied) in asked.charges.iter().zip(&asked.applied) {
-        let bucket = match running.limiter.peek(charge, now_us).await {
-            Ok(peeked) => peeked.buckets.first().copied(),
-            Err(_) => None,
+        // one that does not answer is waited for once, not for every policy
+        let peeked = match store_answers {
+            true => running.limiter.peek(charge, now_us).await.ok(),
+            false => None,
         };
+        store_answers &= peeked.is_some();
+        let bucket = peeked.and_then(|peeked| peeked.buckets.first().copied());
         let known = bucket.is_some_and(|bucket| bucket.counted);
         let bucket = bucket.unwrap_or(match charge.terms.on_outage {
             OutageMode::Deny if charge.enforce => {

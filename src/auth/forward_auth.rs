@@ -9,9 +9,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use sha2::{Digest as _, Sha256};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Answers remembered per route.
 const MAX_REMEMBERED: usize = 16_384;
+
+/// The body of an answer is read this far, and for so long.
+const MAX_BODY_BYTES: usize = 64 * 1024;
+const BODY_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// One failure in this time is logged.
 const LOG_EVERY_US: u64 = 10_000_000;
@@ -79,6 +84,21 @@ pub struct Question {
     digest: Digest,
 }
 
+/// Reads the body, which nobody wants, so that the connection can be used again; not for long.
+async fn read_away(response: &mut reqwest::Response) {
+    let all = async {
+        let mut bytes = 0;
+        while let Ok(Some(chunk)) = response.chunk().await {
+            bytes += chunk.len();
+            if bytes > MAX_BODY_BYTES {
+                break;
+            }
+        }
+    };
+    // else the connection is closed, which is no harm
+    let _ = tokio::time::timeout(BODY_TIMEOUT, all).await;
+}
+
 impl ForwardAuth {
     /// For one route.
     pub fn new(settings: &config::ForwardAuth, route: &str, sources: &Arc<Sources>) -> Self {
@@ -134,7 +154,7 @@ impl ForwardAuth {
         };
         let asked = tokio::time::timeout(self.settings.timeout, asked).await;
         let now_us = clock.now_us();
-        let response = match asked {
+        let mut response = match asked {
             Ok(Ok(response)) => response,
             Ok(Err(None)) => return Err(self.unavailable(Unavailable::Crowded, now_us, None)),
             Ok(Err(Some(error))) => {
@@ -157,6 +177,7 @@ impl ForwardAuth {
                 return Err(self.unavailable(Unavailable::ForwardAuth, now_us, Some(&error)));
             }
         };
+        read_away(&mut response).await;
         let outcome = match &answer {
             Answer::Passed(_) => Outcome::Valid,
             Answer::Refused(_) => Outcome::Invalid,
@@ -169,6 +190,7 @@ impl ForwardAuth {
         Ok(answer)
     }
 
+    /// From a yes to what goes with it.
     fn passed(
         &self,
         headers: &HeaderMap,

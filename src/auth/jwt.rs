@@ -12,6 +12,7 @@ pub(in crate::auth) use claims::is_client_id;
 pub(in crate::auth) use fetching::with_causes;
 pub use jwks::Jwks;
 pub(in crate::auth) use jwks::Unknown;
+pub(in crate::auth) use parts::MAX_TOKEN_BYTES;
 pub use signing::{Wanted, sign};
 
 use super::BadSetting;

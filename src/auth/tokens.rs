@@ -1,6 +1,6 @@
 //! Verified tokens, remembered by hash until they expire.
 
-use super::jwt::{Unproven, Verifier};
+use super::jwt::{MAX_TOKEN_BYTES, Unproven, Verifier};
 use super::pending::Lookup;
 use super::recent::{Digest, Recent, digest};
 use super::{Authenticator, Client, Looking, Proven, Seen};
@@ -12,9 +12,6 @@ const MAX_REMEMBERED: usize = 65_536;
 
 /// A verified token is verified again after this.
 const REMEMBERED_US: u64 = 300_000_000;
-
-/// The longest token; a longer one is not even hashed.
-const MAX_TOKEN_BYTES: usize = 8 * 1_024;
 
 /// What is remembered of a verified token.
 #[derive(Debug, PartialEq, Eq)]
@@ -57,6 +54,7 @@ impl Tokens {
         now_us: u64,
         looking: &mut impl FnMut() -> Looking,
     ) -> Seen {
+        // not even hashed
         if text.len() > MAX_TOKEN_BYTES {
             return Seen::Invalid(Method::Jwt);
         }

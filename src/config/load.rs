@@ -11,7 +11,7 @@ use super::check_shape::check_shape;
 use super::environment::Environment;
 use super::locator::Locator;
 use super::model::Config;
-use super::overlay::{self, Overlaid, Row, Section};
+use super::overlay::{self, Overlaid, Row};
 use super::place::{Step, path_text};
 use super::problem::{Problem, Report, Severity};
 use super::resolve::resolve;
@@ -133,11 +133,6 @@ impl Source {
         let mut problems = Vec::new();
         let overlaid = overlay::lay(&mut root, rows, &mut problems);
         self.validated(root, overlaid, problems, true)
-    }
-
-    /// Has the file this?
-    pub fn has(&self, section: Section, name: &str) -> bool {
-        overlay::has(&self.root, section, name)
     }
 
     fn validated(

@@ -125,30 +125,6 @@ pub(super) fn lay<'r>(
     overlaid
 }
 
-/// Has the tree something where a row would be laid?
-pub(super) fn has(root: &Node, section: Section, name: &str) -> bool {
-    let Kind::Mapping(top) = &root.kind else {
-        return false;
-    };
-    let key = match section {
-        Section::Policies => "policies",
-        Section::Tiers => "tiers",
-        Section::Clients => "clients",
-        Section::RouteSettings => "routes",
-    };
-    match top.get(key).map(|entry| &entry.value.kind) {
-        Some(Kind::Mapping(named)) => named.get(name).is_some(),
-        Some(Kind::List(routes)) => routes.iter().any(|route| match &route.kind {
-            Kind::Mapping(route) => {
-                let named = route.get("name").map(|entry| &entry.value.kind);
-                matches!(named, Some(Kind::Scalar(scalar)) if scalar.text == name)
-            }
-            _ => false,
-        }),
-        _ => false,
-    }
-}
-
 /// Puts a row under its name into a section; gives back its path in the tree.
 fn named(root: &mut Node, section: &str, row: &Row) -> Result<String, Box<Problem>> {
     let (fits, hint) = match row.section {

@@ -69,9 +69,10 @@ struct Ready {
 
 /// Ids are hashes already.
 #[derive(Default)]
-struct AsItIs(u64);
+pub(super) struct AsItIs(u64);
 
-type Table<V> = HashMap<u128, V, BuildHasherDefault<AsItIs>>;
+/// What is kept by set.
+pub(super) type Table<V> = HashMap<u128, V, BuildHasherDefault<AsItIs>>;
 
 impl Hasher for AsItIs {
     fn finish(&self) -> u64 {

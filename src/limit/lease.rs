@@ -4,7 +4,7 @@
 //! earned while they lie here comes back with a refund. The cap on what a gateway holds per bucket
 //! bounds that: `rate * ttl / gateways` units, old and renewed leases together.
 
-use super::batch::SetId;
+use super::batch::{SetId, Table};
 use super::descriptor::BucketKey;
 use crate::telemetry::LeaseTally;
 use parking_lot::Mutex;
@@ -28,7 +28,7 @@ const IDLE_US: u64 = 1_000_000;
 
 /// Hot sets and what this gateway holds of them. Times are microseconds on a clock that never steps.
 pub struct Leases<G> {
-    shards: [Mutex<HashMap<u128, Hot<G>>>; SHARDS],
+    shards: [Mutex<Table<Hot<G>>>; SHARDS],
     /// units promised to live leases, by bucket
     reserved: Mutex<HashMap<BucketKey, Held>>,
     /// leases, the next to end first
@@ -312,7 +312,7 @@ impl<G> Leases<G> {
     }
 
     #[allow(clippy::indexing_slicing, reason = "the remainder is below the length")]
-    fn shard(&self, id: SetId) -> &Mutex<HashMap<u128, Hot<G>>> {
+    fn shard(&self, id: SetId) -> &Mutex<Table<Hot<G>>> {
         &self.shards[(id.0 >> 64) as usize % SHARDS]
     }
 }

@@ -4,6 +4,7 @@
 use super::{LastGood, Running, compile};
 use crate::config::{Config, Environment, Problem, Row, Section, Shown, Source};
 use crate::database::Rows;
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -19,7 +20,10 @@ pub struct Origins {
     pub(super) is_current: bool,
     /// what listeners, stores and the like were made of at the start
     started_with: Config,
-    parts: Mutex<Parts>,
+    /// held while a change is taken over: two at once would each lose the other's half. Whoever only looks does
+    /// not wait for it.
+    changing: Mutex<()>,
+    parts: ArcSwap<Parts>,
 }
 
 struct Parts {
@@ -60,7 +64,8 @@ impl Origins {
             last_good: beginning.last_good,
             is_current: beginning.is_current,
             started_with,
-            parts: Mutex::new(Parts {
+            changing: Mutex::new(()),
+            parts: ArcSwap::from_pointee(Parts {
                 source: Arc::new(beginning.source),
                 rows: beginning.rows.map(Arc::new),
                 revision: 0,
@@ -82,17 +87,12 @@ impl Origins {
 
     /// What is wrong with the rows that are left out.
     pub fn refused(&self) -> Arc<Vec<Problem>> {
-        self.parts.lock().refused.clone()
+        self.parts.load().refused.clone()
     }
 
     /// The newest revision that the snapshot contains; 0: not known.
     pub fn revision(&self) -> i64 {
-        self.parts.lock().revision
-    }
-
-    /// Does the file alone have this?
-    pub fn file_has(&self, section: Section, name: &str) -> bool {
-        self.parts.lock().source.has(section, name)
+        self.parts.load().revision
     }
 }
 
@@ -132,9 +132,10 @@ impl Running {
         let Some((file, folder)) = &origins.origin else {
             return Ok(Applied::default());
         };
+        let _changing = origins.changing.lock();
         let source = Source::read(file, &Environment::from_process(folder))
             .inspect_err(|_| self.metrics.snapshot.refused.inc())?;
-        self.rebuild(origins, &mut origins.parts.lock(), Some(source), None)
+        self.rebuild(origins, Some(source), None)
     }
 
     /// Takes over what the database has now; the same holds as for [`Running::reload`].
@@ -142,7 +143,8 @@ impl Running {
         let Some(origins) = &self.origins else {
             return Ok(Applied::default());
         };
-        self.rebuild(origins, &mut origins.parts.lock(), None, Some(rows))
+        let _changing = origins.changing.lock();
+        self.rebuild(origins, None, Some(rows))
     }
 
     /// The same for rows that were read beside the watcher, which may have newer ones by now.
@@ -150,21 +152,20 @@ impl Running {
         let Some(origins) = &self.origins else {
             return Ok(Applied::default());
         };
-        let mut parts = origins.parts.lock();
-        if rows.revision <= parts.revision {
+        let _changing = origins.changing.lock();
+        if rows.revision <= origins.revision() {
             return Ok(Applied::default());
         }
-        self.rebuild(origins, &mut parts, None, Some(rows))
+        self.rebuild(origins, None, Some(rows))
     }
 
-    /// The parts are locked from before to after: two changes at once would each lose the other's half.
     fn rebuild(
         &self,
         origins: &Origins,
-        parts: &mut Parts,
         source: Option<Source>,
         rows: Option<&Rows>,
     ) -> Result<Applied, Vec<Problem>> {
+        let parts = origins.parts.load_full();
         let source = source.map_or_else(|| parts.source.clone(), Arc::new);
         let revision = rows.map_or(parts.revision, |rows| rows.revision);
         let rows = rows.map(rows_of).map(Arc::new);
@@ -187,15 +188,15 @@ impl Running {
         let mut remarks = compiled.loaded.warnings.clone();
         remarks.extend(compiled.refused.iter().cloned());
         let at_next_start = not_taken_over(&origins.started_with, &compiled.loaded.config);
-        *parts = Parts {
+        let metrics = &self.metrics.snapshot;
+        metrics.refused_rows.set(compiled.refused.len() as i64);
+        origins.parts.store(Arc::new(Parts {
             source,
             rows,
             revision,
             good: Arc::new(compiled.rows),
             refused: Arc::new(compiled.refused),
-        };
-        let metrics = &self.metrics.snapshot;
-        metrics.refused_rows.set(parts.refused.len() as i64);
+        }));
         self.publish(compiled.snapshot);
         Ok(Applied {
             remarks,
@@ -206,7 +207,7 @@ impl Running {
     /// The file alone, as it may be shown.
     pub fn file_shown(&self) -> Shown {
         match &self.origins {
-            Some(origins) => origins.parts.lock().source.shown(),
+            Some(origins) => origins.parts.load().source.shown(),
             None => self.snapshot().shown.clone(),
         }
     }
@@ -223,7 +224,7 @@ impl Running {
             return Ok(());
         };
         let (source, good) = {
-            let parts = origins.parts.lock();
+            let parts = origins.parts.load();
             (parts.source.clone(), parts.good.clone())
         };
         let others = good.iter();

@@ -13,6 +13,9 @@ fn authority() -> Upstream {
         match said.strip_prefix("Bearer ").unwrap_or("") {
             "banned" => exchange.write(answer("403 Forbidden".into()))?,
             "broken" => exchange.write(answer("500 Oops".into()))?,
+            "chatty" => {
+                exchange.answer("a body nobody wants")?;
+            }
             "redirect" => exchange.write(answer("302 Found\r\nLocation: /login".into()))?,
             "closes" => return Ok(Then::Close),
             "silent" => return silent(exchange),
@@ -204,6 +207,11 @@ fn without_a_cache_it_is_asked_every_time() {
         assert_eq!(ask(&gateway, "good-ann").status, 200);
     }
     assert_eq!(authority.requests(), 3);
+    for _ in 0..3 {
+        assert_eq!(ask(&gateway, "chatty").status, 200);
+    }
+    assert_eq!(authority.requests(), 6);
+    assert_eq!(authority.connections(), 1, "one connection is used again");
 }
 
 #[test]

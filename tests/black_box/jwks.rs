@@ -173,3 +173,36 @@ fn a_document_without_end_is_given_up() {
     assert_eq!(status(&gateway, "rsa", "a"), 503);
     gateway.stderr.line_with("more than 1048576 bytes");
 }
+
+#[test]
+fn a_reload_keeps_the_keys_a_refused_one_too_and_forgets_tokens_where_the_rules_change() {
+    let upstream = Upstream::echo();
+    let (_issuer, server) = Issuer::publishing(published(&[("rsa", "a")]));
+    let gateway = with(&upstream, server.address, "");
+    assert_eq!(status(&gateway, "rsa", "a"), 200);
+    let written = |rest: &str, url: &str| {
+        format!(
+            "{}routes: [{{ name: app, upstream: app, auth: required }}]\nauth: {{ jwt: {{ algorithms: [RS256], jwks_url: '{url}'{rest} }} }}\n",
+            app(upstream.address)
+        )
+    };
+    let url = format!("http://{}/.well-known/jwks.json", server.address);
+    let times = |part| gateway.lines_with(part);
+    gateway.reload(&written(", audience: somebody", &url));
+    waiting::until("it is reloaded", || times("configuration reloaded") == 1);
+    assert_eq!(
+        status(&gateway, "rsa", "a"),
+        401,
+        "remembered, but not for us"
+    );
+    // another issuer, and a mistake: nothing of it may count
+    let refused = written(", leeway: 1h", "http://127.0.0.1:9/other.json");
+    gateway.reload(&refused);
+    waiting::until("it is refused", || {
+        times("the configuration is refused") == 1
+    });
+    gateway.reload(&written("", &url));
+    waiting::until("it is reloaded", || times("configuration reloaded") == 2);
+    assert_eq!(status(&gateway, "rsa", "a"), 200);
+    assert_eq!(server.requests(), 1, "the keys were never fetched again");
+}

@@ -130,6 +130,7 @@ impl Jwks {
         let attempts = self.attempts.subscribe();
         let mut schedule = self.schedule.lock();
         if schedule.next_us <= now_us {
+            self.wanted.notify_one();
             return Unknown::Wait(attempts);
         }
         let earlier_us = schedule.allowance_us.max(now_us);

@@ -100,11 +100,21 @@ pub(super) fn secret_of(source: &JwtKeySource) -> Result<Vec<u8>, BadKey> {
 
 /// An algorithm by its name in a token's header; `none` and others are none.
 pub(super) fn by_name(name: &str) -> Option<JwtAlgorithm> {
-    use JwtAlgorithm::*;
-    let all = [
-        HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA,
-    ];
-    all.into_iter().find(|one| format!("{one:?}") == name)
+    match name {
+        "HS256" => Some(JwtAlgorithm::HS256),
+        "HS384" => Some(JwtAlgorithm::HS384),
+        "HS512" => Some(JwtAlgorithm::HS512),
+        "RS256" => Some(JwtAlgorithm::RS256),
+        "RS384" => Some(JwtAlgorithm::RS384),
+        "RS512" => Some(JwtAlgorithm::RS512),
+        "PS256" => Some(JwtAlgorithm::PS256),
+        "PS384" => Some(JwtAlgorithm::PS384),
+        "PS512" => Some(JwtAlgorithm::PS512),
+        "ES256" => Some(JwtAlgorithm::ES256),
+        "ES384" => Some(JwtAlgorithm::ES384),
+        "EdDSA" => Some(JwtAlgorithm::EdDSA),
+        _ => None,
+    }
 }
 
 /// The same algorithm as the library calls it.

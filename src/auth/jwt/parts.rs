@@ -6,7 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 /// The longest token; a header line beyond that is nobody's credential.
-pub(super) const MAX_TOKEN_BYTES: usize = 8 * 1024;
+pub(in crate::auth) const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
 /// The longest key id; it is only ever compared.
 const MAX_KID_BYTES: usize = 512;

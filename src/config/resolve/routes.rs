@@ -12,6 +12,32 @@ use crate::config::notation::{HeaderField, Network, ScopeName, Written, starts_w
 use crate::config::place::Place;
 use crate::config::raw;
 
+/// Headers that say where a message ends and what becomes of the connection.
+const FRAMING: [&str; 11] = [
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "content-encoding",
+];
+
+/// Headers that only Tidegate sets.
+const OURS: [&str; 7] = [
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-request-id",
+    "x-tidegate-client",
+    "x-tidegate-tier",
+];
+
 /// How long an answer of `forward_auth` may hold.
 const CACHES: [Duration; 2] = [Duration::ZERO, Duration::from_secs(3_600)];
 
@@ -184,6 +210,28 @@ fn networks(raw: Vec<Option<Written<Network>>>) -> Vec<IpNet> {
     given.map(|network| network.value.0).collect()
 }
 
+/// Names of headers, none of which is reserved.
+fn names(
+    raw: Vec<Option<Written<HeaderField>>>,
+    reserved: &[&str],
+    place: &Place<'_>,
+    review: &mut Review<'_>,
+) -> Vec<http::HeaderName> {
+    let mut names = Vec::new();
+    for (index, name) in raw.into_iter().enumerate() {
+        let Some(name) = name else { continue };
+        let name = name.value.0;
+        if reserved.contains(&name.as_str()) {
+            let place = place.then(index);
+            let message = format!("{} cannot be handed on", review.shown(&place));
+            let hint = "remove it: it belongs to the connection, or Tidegate sets it itself";
+            review.error(&place, message, hint);
+        }
+        names.push(name);
+    }
+    names
+}
+
 /// Absent without a URL.
 fn forward_auth(
     raw: raw::ForwardAuth,
@@ -192,12 +240,10 @@ fn forward_auth(
 ) -> Option<ForwardAuth> {
     let timeout = review.between(&raw.timeout, WAITS, &place.then("timeout"));
     let cache = review.between(&raw.cache, CACHES, &place.then("cache"));
-    let names = |list: Vec<Option<Written<HeaderField>>>| {
-        let given = list.into_iter().flatten();
-        given.map(|name| name.value.0).collect::<Vec<_>>()
-    };
     let url = raw.url.and_then(|url| url.value.0)?;
-    let headers = names(raw.headers);
+    let headers = names(raw.headers, &FRAMING, &place.then("headers"), review);
+    let ours = [&FRAMING[..], &OURS].concat();
+    let copy_headers = names(raw.copy_headers, &ours, &place.then("copy_headers"), review);
     if headers.is_empty() && !cache.is_zero() {
         review.error(
             &place.then("cache"),
@@ -216,7 +262,7 @@ fn forward_auth(
         url,
         timeout,
         headers,
-        copy_headers: names(raw.copy_headers),
+        copy_headers,
         client_header: raw.client_header.map(|name| name.value.0),
         tier_header: raw.tier_header.map(|name| name.value.0),
         cache,

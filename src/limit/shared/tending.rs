@@ -78,7 +78,10 @@ impl Shared {
                         self.failed("the heartbeat was answered too late");
                     }
                 }
-                Ok(Err(error)) => self.trip_or_count(&error),
+                Ok(Err(error)) => {
+                    silent = 0;
+                    self.trip_or_count(&error);
+                }
                 Err(_) => {
                     self.failed("the heartbeat is not answered");
                     silent += 1;

@@ -2,6 +2,7 @@
 
 use super::api::post;
 use crate::gateway::{Gateway, app, outcome, tidegate};
+use crate::redis::RedisServer;
 use crate::scratch::Scratch;
 use crate::upstream::Upstream;
 use serde_json::{Value, json};
@@ -270,4 +271,36 @@ fn the_command_asks_the_running_gateway_and_else_the_file() {
     );
     assert_eq!(code, Some(1));
     assert!(err.contains("no colon"), "{err}");
+}
+
+#[test]
+fn without_the_shared_store_it_says_what_is_not_known_and_what_refuses_all_the_same() {
+    let upstream = Upstream::echo();
+    let redis = RedisServer::start();
+    let policies: String = (0..6)
+        .map(|n| format!("  p{n}: {{ routes: [open], key: [ip], algorithm: token_bucket, quota: {{ count: 5, period: 1h }} }}\n"))
+        .collect();
+    let gateway = Gateway::start(&format!(
+        "{}store: {{ redis: {{ url: \"{}\" }} }}
+routes: [{{ name: open, match: {{ path: /open }}, upstream: app }}, {{ name: shut, match: {{ path: /shut }}, upstream: app }}]
+policies:
+{policies}  shut: {{ routes: [shut], key: [ip], algorithm: token_bucket, quota: {{ count: 5, period: 1h }}, on_outage: deny }}
+",
+        app(upstream.address),
+        redis.url()
+    ));
+    let ask = |path: &str| explained(&gateway, &json!({ "url": format!("http://h{path}") }));
+    crate::waiting::until("the store answers", || {
+        ask("/open")["outcome"]["verdict"] == "allowed"
+    });
+    redis.freeze();
+    let begin = std::time::Instant::now();
+    let said = ask("/open");
+    assert!(begin.elapsed().as_secs() < 5, "{:?}", begin.elapsed());
+    assert_eq!(said["outcome"]["verdict"], "unknown", "{said}");
+    assert_eq!(said["not_evaluated"].as_array().unwrap().len(), 6);
+    assert_eq!(said["policies"][5]["remaining"], Value::Null);
+    let said = ask("/shut");
+    assert_eq!(said["outcome"]["status"], 503, "{said}");
+    redis.thaw();
 }

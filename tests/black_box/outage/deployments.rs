@@ -77,6 +77,30 @@ fn a_cluster_loses_a_node_that_has_buckets_alone() {
     lose_a_node(false);
 }
 
+#[test]
+fn a_cluster_has_as_long_to_answer_as_the_deadline_says() {
+    let redis = RedisCluster::start();
+    let settings = format!("{}, mode: cluster", urls(&redis.urls()));
+    let scene = Scene::of(1, 3_000, &settings);
+    let has = |node: usize, pattern: &str| !redis.node(node).command(&["KEYS", pattern]).is_empty();
+    assert_eq!(scene.admitted("/quota", "a", 1), 1);
+    let node = (0..3).find(|&node| has(node, "tg:*quota:h:a")).unwrap();
+    // too short for the cluster to give the node up
+    redis.node(node).freeze();
+    let (admitted, took) = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            pause(Duration::from_millis(700));
+            redis.node(node).thaw();
+        });
+        timed(|| scene.admitted("/quota", "a", 1))
+    });
+    assert_eq!(admitted, 1);
+    assert!(took >= Duration::from_millis(600), "{took:?}");
+    assert_eq!(scene.metric("tidegate_store_outage_total "), 0.0);
+    assert_eq!(scene.metric("tidegate_store_errors_total "), 0.0);
+    scene.check_is_told(0);
+}
+
 /// Of a cluster of three nodes the one with the gateways' heartbeats, or another one.
 fn lose_a_node(with_heartbeats: bool) {
     let mut redis = RedisCluster::start();
