@@ -310,6 +310,10 @@ impl Database {
 
     /// A connection to a database with the schema that is needed.
     async fn lease(&self) -> Result<Work<'_>, DatabaseError> {
+        // who follows has just been told, or still is: no reason to wait for the same answer
+        if let Health::Unavailable(reason) = &*self.health.borrow() {
+            return Err(DatabaseError::Unavailable(reason.clone()));
+        }
         let permit = self.bounded(async {
             let permit = self.work.acquire().await;
             permit.map_err(|error| DatabaseError::Unavailable(error.to_string()))

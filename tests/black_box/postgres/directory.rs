@@ -205,6 +205,8 @@ fn while_postgres_is_frozen_what_was_known_goes_on_and_nobody_waits_for_long() {
         took < SHORT,
         "nobody waits once it is known to be away: {took:?}"
     );
+    let (rows, took) = timed(|| scene.run(scene.database.rows()));
+    assert!(rows.is_err() && took < SHORT, "{took:?}");
     scene.server.thaw();
     waiting::until("the other key is found", || scene.client_of(&other).is_ok());
     assert!(scene.client_of(&other).unwrap().is_some());
