@@ -52,6 +52,11 @@ stress: deps-test ## the suite STRESS_RUNS times (20), to find tests that fail n
 		$(RUN_TESTS) || exit 1; \
 	done
 
+.PHONY: schemathesis
+schemathesis: deps-test ## property-based tests of the admin API from its OpenAPI document (needs python3, PyPI; minutes); EXAMPLES=50
+	$(CARGO) build --locked
+	EXAMPLES=$(or $(EXAMPLES),50) scripts/schemathesis
+
 .PHONY: deny
 deny: ## licences, advisories and sources of all dependencies
 	@$(CARGO) deny --version >/dev/null 2>&1 \

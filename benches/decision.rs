@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use std::net::IpAddr;
 use std::sync::OnceLock;
 use tidegate::admission::{Request, admit};
-use tidegate::auth::failures::FailureGuard;
+use tidegate::auth::Sources;
 use tidegate::config::{Environment, parse};
 use tidegate::limit::decision::{Charge, Terms};
 use tidegate::limit::descriptor::{BucketKey, KeyWriter};
@@ -166,9 +166,9 @@ fn fill() -> Running {
     let loaded =
         parse(&text, "bench.yaml", &Environment::default()).expect("a valid configuration");
     let metrics = Metrics::new().expect("distinct metrics");
-    let snapshot = assemble(&loaded, &metrics).expect("a snapshot");
-    let failures = FailureGuard::new(30, 60_000_000).expect("a valid guard");
-    let running = Running::new(snapshot, Limiter::embedded(2_000_000), failures, metrics);
+    let sources = Sources::new(metrics.auth.clone(), None);
+    let snapshot = assemble(&loaded, &metrics, &sources, None).expect("a snapshot");
+    let running = Running::new(snapshot, Limiter::embedded(2_000_000), sources, metrics);
     let snapshot = running.snapshot();
     for (client, user) in (0..CLIENTS).flat_map(|client| (0..USERS).map(move |user| (client, user)))
     {
@@ -187,8 +187,10 @@ fn fill() -> Running {
 fn request(headers: &HeaderMap) -> Request<'_> {
     Request {
         method: &Method::GET,
+        scheme: "http",
         host: "localhost",
         path: "/api/search",
+        query: None,
         headers,
         ip: IpAddr::from([192, 0, 2, 1]),
     }

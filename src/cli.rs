@@ -1,10 +1,16 @@
 //! The command line: one file per subcommand.
 
 mod check;
+mod connection;
 mod demo;
+mod explain;
+mod keys;
+mod migrate;
 mod run;
 mod schema;
 mod simulate;
+mod table;
+mod token;
 
 use crate::config::{self, Environment, Loaded, Problem};
 use clap::{Parser, Subcommand};
@@ -36,6 +42,15 @@ enum Command {
     Demo(demo::Options),
     /// Decide a timeline without traffic: one JSON line in, one JSON line out
     Simulate(simulate::Options),
+    /// Bring the database to the current schema
+    Migrate,
+    /// API keys: make, list, revoke
+    #[command(subcommand)]
+    Keys(keys::Command),
+    /// What would happen to a request and why; the running gateway is asked
+    Explain(explain::Options),
+    /// Sign a token for development, from the configured key
+    Token(token::Options),
     /// Print the JSON Schema of the configuration, for editors
     Schema,
 }
@@ -55,6 +70,10 @@ pub fn main() -> ExitCode {
         Command::Check => check::check(file),
         Command::Demo(options) => demo::demo(options),
         Command::Simulate(options) => simulate::simulate(file, options),
+        Command::Migrate => migrate::migrate(file),
+        Command::Keys(command) => keys::keys(file, command),
+        Command::Explain(options) => explain::explain(file, options),
+        Command::Token(options) => token::token(file, options),
         Command::Schema => schema::schema(),
     };
     match done {

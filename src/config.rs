@@ -9,6 +9,7 @@ mod load;
 mod locator;
 mod model;
 mod notation;
+mod overlay;
 mod place;
 mod problem;
 mod raw;
@@ -18,18 +19,24 @@ mod resolve;
 mod scalar;
 mod schema;
 mod shape;
+mod shown;
 mod substitute;
 #[cfg(test)]
 mod testing;
 mod tree;
 
 pub use environment::Environment;
-pub use load::{Loaded, load, parse};
+pub use load::{Loaded, Source, load, parse};
 pub use model::{
-    Admin, Algorithm, Auth, Balance, CalendarUnit, Client, Config, Consistency, FailureGuard,
-    HealthDetail, KeyPart, Listener, Mode, OnOutage, PathPattern, Peer, Policy, Protocol, Quota,
-    Redis, RedisMode, ResponseHeaders, Route, RouteAuth, Secret, Server, Store, Upstream, Window,
+    Admin, Algorithm, Auth, Balance, Basic, CalendarUnit, Canary, Client, ClientKey, Config,
+    Consistency, Database, FailureGuard, ForwardAuth, HealthDetail, Jwt, JwtAlgorithm, JwtKey,
+    JwtKeySource, KeyPart, Listener, Mode, OnOutage, Override, PathPattern, Peer, Policy, Protocol,
+    Quota, Redis, RedisMode, ResponseHeaders, Route, RouteAuth, RouteSettings, Secret, Server,
+    Store, Upstream, Window,
 };
+pub use notation::{duration, is_client_id, is_name};
+pub use overlay::{Row, Section};
 pub use place::Step;
 pub use problem::{Problem, Severity};
-pub use schema::json_schema;
+pub use schema::{json_schema, of_types as schema_of_types};
+pub use shown::Shown;

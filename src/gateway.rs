@@ -71,9 +71,17 @@ impl ProxyHttp for Gateway {
         if let Some(answer) = self.health_answer(session, ctx) {
             return Box::pin(answer.send(session, ctx)).await;
         }
-        let delay_us = match self.decide(session, ctx) {
+        let decided = match self.decide(session, ctx) {
+            Ok(Decided::Identifying(identifying)) => {
+                Box::pin(self.wait_for_identity(identifying, session, ctx)).await
+            }
+            decided => decided,
+        };
+        let delay_us = match decided {
             Ok(Decided::Now(delay_us)) => Ok(delay_us),
             Ok(Decided::Later(pending)) => self.wait_for_store(pending, ctx).await,
+            // identity is found out once
+            Ok(Decided::Identifying(_)) => Err(Rejection::Internal),
             Err(rejection) => Err(rejection),
         };
         match delay_us {
@@ -112,13 +120,23 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         ctx: &mut Context,
     ) -> Result<Box<HttpPeer>> {
-        let Some(upstream) = ctx.route.and_then(|index| ctx.snapshot.upstream_of(index)) else {
+        let chosen = ctx.upstream.and_then(|index| ctx.snapshot.upstream(index));
+        let (Some(upstream), Some(route)) = (chosen, ctx.route()) else {
             ctx.rejection = Some(Rejection::Internal);
             return Error::e_explain(
                 ErrorType::InternalError,
                 "a request without a route came to its upstream",
             );
         };
+        if let (Some(gate), None) = (&route.gate, &ctx.route_place) {
+            let place = gate.enter_now();
+            if place.is_none() {
+                self.running.metrics.queue_refused.inc();
+                ctx.rejection = Some(Rejection::QueueFull);
+                return Error::e_explain(ErrorType::HTTPStatus(503), "no place on the route");
+            }
+            ctx.route_place = place;
+        }
         // who has waited looks at the clock again
         let mut now_us = ctx.decided_us;
         if ctx.spent.delay_us > 0 || ctx.waited || ctx.tries > 0 {
@@ -150,7 +168,11 @@ impl ProxyHttp for Gateway {
             Some((index, peer)) => {
                 ctx.tries += 1;
                 ctx.upstream_peer = Some(index);
-                Ok(Box::new(HttpPeer::clone(&peer)))
+                let mut peer = Box::new(HttpPeer::clone(&peer));
+                if let Some(timeout) = ctx.route().and_then(|route| route.read_timeout) {
+                    peer.options.read_timeout = Some(timeout);
+                }
+                Ok(peer)
             }
             None => {
                 ctx.rejection = Some(Rejection::UpstreamFailed);
@@ -271,6 +293,7 @@ impl ProxyHttp for Gateway {
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
         ctx.place = None;
+        ctx.route_place = None;
         ctx.held = None;
         ctx.spent.permits = None;
         let answered = session

@@ -21,6 +21,7 @@ pub mod upstream;
 pub mod policy;
 
 pub mod config;
+pub mod database;
 pub mod limit;
 
 pub mod clock;

@@ -19,13 +19,25 @@ pub struct Policy {
     /// its own quota first, then those of tiers and clients
     quotas: Vec<PolicyQuota>,
     tiers: HashMap<String, usize>,
-    overrides: HashMap<String, usize>,
+    /// and when they end to hold, microseconds since the Unix epoch
+    overrides: HashMap<String, (usize, u64)>,
     cost: u64,
     enforce: bool,
     methods: Option<Vec<http::Method>>,
     ipv6_prefix: u8,
     status: u16,
     metrics: PolicyMetrics,
+}
+
+/// Which of a policy's quotas one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin<'a> {
+    /// the policy's own
+    Policy,
+    /// that of a tier
+    Tier(&'a str),
+    /// that of a client
+    Override(&'a str),
 }
 
 /// What is wrong with a policy, and where below it.
@@ -57,14 +69,15 @@ impl Policy {
             quotas.len().saturating_sub(1)
         };
         add(&["quota"], &source.quota);
-        let mut named =
-            |section: &str, written: &std::collections::BTreeMap<String, config::Quota>| {
-                let compile =
-                    |(name, quota): (&String, _)| (name.clone(), add(&[section, name], quota));
-                written.iter().map(compile).collect::<HashMap<_, _>>()
-            };
-        let tiers = named("tiers", &source.tiers);
-        let overrides = named("overrides", &source.overrides);
+        let mut tiers = HashMap::new();
+        for (tier, quota) in &source.tiers {
+            tiers.insert(tier.clone(), add(&["tiers", tier], quota));
+        }
+        let mut overrides = HashMap::new();
+        for (client, own) in &source.overrides {
+            let index = add(&["overrides", client], &own.quota);
+            overrides.insert(client.clone(), (index, own.expires_us.unwrap_or(u64::MAX)));
+        }
         if !bad.is_empty() {
             return Err(bad);
         }
@@ -107,6 +120,12 @@ impl Policy {
         self.cost
     }
 
+    /// The least that any of its quotas can ever hold.
+    pub fn smallest_capacity(&self) -> u64 {
+        let capacities = self.quotas.iter().map(|quota| quota.quota.capacity());
+        capacities.min().unwrap_or(u64::MAX)
+    }
+
     /// Does it refuse, or only report what it would refuse?
     pub fn enforces(&self) -> bool {
         self.enforce
@@ -130,11 +149,13 @@ impl Policy {
         })
     }
 
-    /// Which quota holds: the client's override, the tier's, or the policy's own.
-    pub fn quota_for(&self, client: Option<&str>, tier: Option<&str>) -> usize {
+    /// Which quota holds at `now_us`: the client's override, the tier's, or the policy's own.
+    pub fn quota_for(&self, client: Option<&str>, tier: Option<&str>, now_us: u64) -> usize {
         let by_client = client
             .filter(|_| !self.overrides.is_empty())
-            .and_then(|id| self.overrides.get(id));
+            .and_then(|id| self.overrides.get(id))
+            .filter(|(_, expires_us)| now_us < *expires_us)
+            .map(|(index, _)| index);
         let by_tier = || {
             tier.filter(|_| !self.tiers.is_empty())
                 .and_then(|tier| self.tiers.get(tier))
@@ -149,6 +170,27 @@ impl Policy {
     )]
     pub fn quota(&self, index: usize) -> &PolicyQuota {
         &self.quotas[index.min(self.quotas.len() - 1)]
+    }
+
+    /// Whose quota the one of this number is.
+    pub fn origin(&self, index: usize) -> Origin<'_> {
+        // the policy's own comes first, whatever refers to it
+        if index == 0 {
+            return Origin::Policy;
+        }
+        let mut overrides = self.overrides.iter();
+        let mut tiers = self.tiers.iter();
+        let client = overrides.find(|(_, (at, _))| *at == index);
+        let mut tier = || tiers.find(|(_, at)| **at == index);
+        client
+            .map(|(client, _)| Origin::Override(client))
+            .or_else(|| tier().map(|(tier, _)| Origin::Tier(tier)))
+            .unwrap_or(Origin::Policy)
+    }
+
+    /// What its buckets are counted by.
+    pub fn key(&self) -> &[KeyPart] {
+        &self.key
     }
 
     /// Does its bucket depend on more than client, address, tier and route?
@@ -209,11 +251,26 @@ mod tests {
              tiers: { pro: { count: 2, period: 1s } }, overrides: { acme: { count: 3, period: 1s } } }",
         )
         .unwrap_or_else(|e| panic!("{e:?}"));
-        let limit = |client, tier| policy.quota(policy.quota_for(client, tier)).limit;
+        let limit = |client, tier| policy.quota(policy.quota_for(client, tier, 0)).limit;
         assert_eq!(limit(Some("acme"), Some("pro")), 3);
         assert_eq!(limit(Some("other"), Some("pro")), 2);
         assert_eq!(limit(Some("other"), Some("unknown")), 1);
         assert_eq!(limit(None, None), 1);
+    }
+
+    #[test]
+    fn an_override_holds_until_it_expires() {
+        let policy = compile(
+            "{ key: [client], algorithm: fixed_window, quota: { count: 1, period: 1s }, overrides: \
+             { acme: { count: 3, period: 1s, expires: 1970-01-01T00:00:10Z } } }",
+        )
+        .unwrap_or_else(|e| panic!("{e:?}"));
+        let limit = |now_us| {
+            policy
+                .quota(policy.quota_for(Some("acme"), None, now_us))
+                .limit
+        };
+        assert_eq!([limit(9_999_999), limit(10_000_000)], [3, 1]);
     }
 
     #[test]

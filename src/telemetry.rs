@@ -1,9 +1,15 @@
 //! Every metric, in one block; handles are made once, so counting a request looks nothing up.
 
+mod auth;
+mod database;
 mod leases;
+mod snapshot;
 mod store;
 
+pub use auth::{AuthMetrics, Method, Outcome};
+pub use database::DatabaseMetrics;
 pub use leases::{LeaseMetrics, LeaseTally};
+pub use snapshot::SnapshotMetrics;
 pub use store::StoreMetrics;
 
 use once_cell::race::OnceBox;
@@ -42,8 +48,14 @@ pub struct Metrics {
     pub auth_guarded: IntCounter,
     /// requests refused because an upstream's queue was full or the wait too long
     pub queue_refused: IntCounter,
+    /// authentication
+    pub auth: AuthMetrics,
     /// the shared store
     pub store: StoreMetrics,
+    /// the configuration as it changes
+    pub snapshot: SnapshotMetrics,
+    /// the database
+    pub database: DatabaseMetrics,
     /// buckets held in process
     pub buckets: GenericGauge<AtomicU64>,
     /// buckets forgotten because the store was full
@@ -126,7 +138,10 @@ impl Metrics {
                 "tidegate_upstream_queue_refused_total",
                 "requests refused because an upstream's queue was full or the wait in it too long",
             )?,
+            auth: AuthMetrics::new(&registry)?,
             store: StoreMetrics::new(&registry)?,
+            snapshot: SnapshotMetrics::new(&registry)?,
+            database: DatabaseMetrics::new(&registry)?,
             buckets: count("tidegate_store_buckets", "buckets held in process")?,
             evicted: count(
                 "tidegate_store_evicted",

@@ -14,6 +14,7 @@ use std::sync::Arc;
 /// A pool of peers behind one name.
 pub struct Upstream {
     name: String,
+    settings: config::Upstream,
     peers: Vec<Peer>,
     balancer: Balancer,
     admission: Admission,
@@ -26,6 +27,7 @@ impl Upstream {
         let weights: Vec<u32> = settings.peers.iter().map(|peer| peer.weight).collect();
         Upstream {
             name: name.to_owned(),
+            settings: settings.clone(),
             peers: settings
                 .peers
                 .iter()
@@ -44,6 +46,11 @@ impl Upstream {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What it was made of.
+    pub fn settings(&self) -> &config::Upstream {
+        &self.settings
     }
 
     /// Further attempts after a failed connection.

@@ -34,12 +34,15 @@ const ORDER: [&[&str]; 11] = [
 
 /// Crates that are named in their homes alone. `pingora` stands for all of its crates but
 /// `pingora_limits`, which may be named in a single file.
-const HOMES: [(&str, &[&str]); 5] = [
+const HOMES: [(&str, &[&str]); 8] = [
     ("pingora", &["gateway", "upstream", "server"]),
     ("pingora_limits", &["limit", "auth"]),
     ("axum", &["admin", "cli/demo"]),
     ("redis", &["limit/store/redis"]),
     ("tokio_postgres", &["database"]),
+    ("tokio_postgres_rustls", &["database"]),
+    ("deadpool_postgres", &["database"]),
+    ("refinery", &["database"]),
 ];
 
 /// A text file of the repository; the path is relative to its root.

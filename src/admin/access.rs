@@ -1,5 +1,6 @@
 //! Who may use the admin listener: a bearer token, or on loopback nobody from elsewhere.
 
+use super::problem::Problem;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
@@ -41,15 +42,8 @@ pub(super) async fn require_token(
     if given.is_some_and(|given| bool::from(given.ct_eq(token.as_bytes()))) {
         return next.run(request).await;
     }
-    let mut response = problem(
-        StatusCode::UNAUTHORIZED,
-        "This needs the header Authorization: Bearer <admin.token>.",
-    );
-    let challenge = HeaderValue::from_static("Bearer realm=\"tidegate admin\"");
-    response
-        .headers_mut()
-        .insert(header::WWW_AUTHENTICATE, challenge);
-    response
+    let detail = "This needs the header Authorization: Bearer <admin.token>.";
+    Problem::new(StatusCode::UNAUTHORIZED, detail).into_response()
 }
 
 /// Without a token a page of another site could use the browser of somebody on this machine: its
@@ -64,13 +58,13 @@ pub(super) async fn require_own_origin(
     }
     let headers = request.headers();
     if !host_is_ours(headers, &access.hosts) {
-        return problem(
+        return refused(
             StatusCode::FORBIDDEN,
             "The Host header names neither this machine nor one of admin.hosts.",
         );
     }
     if comes_from_elsewhere(headers) {
-        return problem(
+        return refused(
             StatusCode::FORBIDDEN,
             "Requests from other sites are not accepted without a token.",
         );
@@ -83,7 +77,7 @@ pub(super) async fn require_own_origin(
         .get(header::CONTENT_TYPE)
         .is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
     if !reads && !json {
-        return problem(
+        return refused(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "Writes need Content-Type: application/json.",
         );
@@ -91,16 +85,8 @@ pub(super) async fn require_own_origin(
     next.run(request).await
 }
 
-/// An answer that says what is wrong (RFC 9457).
-pub(super) fn problem(status: StatusCode, detail: &str) -> Response {
-    let title = status.canonical_reason().unwrap_or("Refused");
-    let body = serde_json::json!({ "title": title, "status": status.as_u16(), "detail": detail });
-    (
-        status,
-        [(header::CONTENT_TYPE, "application/problem+json")],
-        body.to_string(),
-    )
-        .into_response()
+fn refused(status: StatusCode, detail: &str) -> Response {
+    Problem::new(status, detail).into_response()
 }
 
 fn bearer(value: &HeaderValue) -> Option<&[u8]> {

@@ -1,116 +1,157 @@
 //! `/api/v1/limits`: the buckets of a client or an address, now; and how to empty them.
 
-use super::access::problem;
+use super::problem::Problem;
+use super::reading::Asked;
+use crate::auth::Client;
+use crate::config;
 use crate::limit::algorithm::Answer;
 use crate::limit::descriptor::BucketKey;
 use crate::snapshot::buckets::{Named, Whose};
 use crate::snapshot::{Running, Snapshot};
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::sync::Arc;
+use utoipa::{IntoParams, ToSchema};
 
 /// Whose buckets; exactly one of them.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Asked {
+#[into_params(parameter_in = Query)]
+pub(super) struct Of {
+    /// A client's id.
     client: Option<String>,
+    /// An address nobody is authenticated at.
+    #[param(value_type = Option<String>)]
     ip: Option<IpAddr>,
+    /// A bucket's key, as GET shows it.
     key: Option<String>,
 }
 
-/// Why there is no answer.
-type Refusal = (StatusCode, &'static str);
+const SAY_WHOSE: &str =
+    "Say whose buckets: exactly one of ?client=<id>, ?ip=<address> and ?key=<bucket key>.";
 
-const SAY_WHOSE: Refusal = (
-    StatusCode::BAD_REQUEST,
-    "Say whose buckets: exactly one of ?client=<id>, ?ip=<address> and ?key=<bucket key>.",
-);
+/// What is left.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Buckets {
+    /// Those that follow from client or address, tier and routes.
+    buckets: Vec<Bucket>,
+}
 
 /// One bucket.
-#[derive(Serialize)]
-struct Bucket {
+#[derive(Serialize, ToSchema)]
+pub(super) struct Bucket {
+    /// Whose quota it counts.
     policy: String,
+    /// Its name on every gateway.
     key: String,
+    /// How it counts.
     algorithm: &'static str,
+    /// Units at most.
     limit: u64,
+    /// Units left now.
     remaining: u64,
+    /// Milliseconds until it is whole again.
     reset_after_ms: u64,
-    /// `null`: there is room now, or no wait helps
+    /// Milliseconds until there is room; null: there is now, or no wait helps.
     retry_after_ms: Option<u64>,
 }
 
-/// GET: what is left in each.
+/// What was emptied.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Emptied {
+    /// How many buckets.
+    reset: usize,
+}
+
+/// What is left in the buckets of a client or an address
+#[utoipa::path(get, path = "/api/v1/limits", tag = "limits", operation_id = "show_limits", params(Of),
+    responses((status = 200, description = "the buckets, now", body = Buckets),
+              (status = 404, description = "no such client or bucket")))]
 pub(super) async fn show(
     State(running): State<Arc<Running>>,
-    asked: Result<Query<Asked>, QueryRejection>,
-) -> Response {
-    let Ok(Query(asked)) = asked else {
-        return refused(SAY_WHOSE);
-    };
+    Asked(of): Asked<Of>,
+) -> Result<Json<Buckets>, Problem> {
     let snapshot = running.snapshot();
-    let buckets = match find(&snapshot, &asked) {
-        Ok(buckets) => buckets,
-        Err(refusal) => return refused(refusal),
-    };
-    let mut shown = Vec::with_capacity(buckets.len());
-    for named in &buckets {
-        match look(&running, &snapshot, named).await {
-            Some(bucket) => shown.push(bucket),
-            None => return store_is_out(),
-        }
+    let found = find(&running, &snapshot, &of).await?;
+    let mut buckets = Vec::with_capacity(found.len());
+    for named in &found {
+        let bucket = look(&running, &snapshot, named).await;
+        buckets.push(bucket.ok_or_else(Problem::store_is_out)?);
     }
-    Json(serde_json::json!({ "buckets": shown })).into_response()
+    Ok(Json(Buckets { buckets }))
 }
 
-/// DELETE: empties them, on every gateway.
+/// Empty the buckets of a client or an address, on every gateway
+#[utoipa::path(delete, path = "/api/v1/limits", tag = "limits", operation_id = "reset_limits", params(Of),
+    responses((status = 200, description = "they are empty", body = Emptied),
+              (status = 404, description = "no such client or bucket")))]
 pub(super) async fn reset(
     State(running): State<Arc<Running>>,
-    asked: Result<Query<Asked>, QueryRejection>,
-) -> Response {
-    let Ok(Query(asked)) = asked else {
-        return refused(SAY_WHOSE);
-    };
+    Asked(of): Asked<Of>,
+) -> Result<Json<Emptied>, Problem> {
     let snapshot = running.snapshot();
-    let keys: Vec<BucketKey> = match (find(&snapshot, &asked), &asked.key) {
+    let keys: Vec<BucketKey> = match (find(&running, &snapshot, &of).await, &of.key) {
         (Ok(buckets), _) => buckets.iter().map(|named| named.key).collect(),
         // a key that is a hash can be emptied although nobody knows whose it is
-        (Err(refusal), Some(key)) if key.starts_with('#') => {
-            match BucketKey::read(key.as_bytes()) {
-                Some(key) => vec![key],
-                None => return refused(refusal),
-            }
+        (Err(problem), Some(key)) if key.starts_with('#') => {
+            vec![BucketKey::read(key.as_bytes()).ok_or(problem)?]
         }
-        (Err(refusal), _) => return refused(refusal),
+        (Err(problem), _) => return Err(problem),
     };
-    match running.limiter.reset(&keys).await {
-        Ok(()) => Json(serde_json::json!({ "reset": keys.len() })).into_response(),
-        Err(error) => {
-            tracing::warn!("a reset failed: {error}");
-            store_is_out()
-        }
-    }
+    running.limiter.reset(&keys).await.map_err(|error| {
+        tracing::warn!("a reset failed: {error}");
+        Problem::store_is_out()
+    })?;
+    Ok(Json(Emptied { reset: keys.len() }))
 }
 
-fn find(snapshot: &Snapshot, asked: &Asked) -> Result<Vec<Named>, Refusal> {
-    match (&asked.client, asked.ip, &asked.key) {
-        (Some(id), None, None) => match snapshot.clients.get(id) {
-            Some(client) => Ok(snapshot.buckets_of(&Whose::Client(client))),
-            None => Err((StatusCode::NOT_FOUND, "There is no such client.")),
-        },
-        (None, Some(ip), None) => Ok(snapshot.buckets_of(&Whose::Address(ip))),
+async fn find(running: &Running, snapshot: &Snapshot, of: &Of) -> Result<Vec<Named>, Problem> {
+    let now_us = running.clock.now_us();
+    match (&of.client, of.ip, &of.key) {
+        (Some(id), None, None) => {
+            let client = client(running, snapshot, id, now_us).await?;
+            Ok(snapshot.buckets_of(&Whose::Client(&client), now_us))
+        }
+        (None, Some(ip), None) => Ok(snapshot.buckets_of(&Whose::Address(ip), now_us)),
         (None, None, Some(key)) => BucketKey::read(key.as_bytes())
             .and_then(|key| snapshot.bucket(&key))
             .map(|named| vec![named])
-            .ok_or((
-                StatusCode::NOT_FOUND,
-                "No policy has such a bucket; a key reads <letter>:<policy>:<type>:<value>, as GET shows it.",
-            )),
-        _ => Err(SAY_WHOSE),
+            .ok_or_else(|| {
+                Problem::not_found(
+                    "No policy has such a bucket; a key reads <letter>:<policy>:<type>:<value>, as GET shows it.",
+                )
+            }),
+        _ => Err(Problem::unreadable(SAY_WHOSE)),
+    }
+}
+
+/// One of the database, which beats the file, or of the file.
+async fn client(
+    running: &Running,
+    snapshot: &Snapshot,
+    id: &str,
+    now_us: u64,
+) -> Result<Arc<Client>, Problem> {
+    let in_file = snapshot.clients.get(id).cloned();
+    let asked = running
+        .database
+        .as_ref()
+        .filter(|_| config::is_client_id(id));
+    let found = match asked {
+        Some(database) => database.directory().find_client(id, now_us).await,
+        None => Ok(None),
+    };
+    match (found, in_file) {
+        (Ok(Some(record)), _) => Ok(Arc::new(Client::new(id, record.tier.clone()))),
+        (_, Some(client)) => Ok(client),
+        (Ok(None), None) => Err(Problem::not_found("There is no such client.")),
+        (Err(why), None) => Err(Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("It is not known whether there is such a client: {why}."),
+        )),
     }
 }
 
@@ -133,15 +174,4 @@ async fn look(running: &Running, snapshot: &Snapshot, named: &Named) -> Option<B
         reset_after_ms: bucket.reading.reset_after_us.div_ceil(1_000),
         retry_after_ms: retry_after_us.map(|micros| micros.div_ceil(1_000)),
     })
-}
-
-fn refused((status, detail): Refusal) -> Response {
-    problem(status, detail)
-}
-
-fn store_is_out() -> Response {
-    problem(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "The shared store does not answer; try again.",
-    )
 }

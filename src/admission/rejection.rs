@@ -1,9 +1,11 @@
 //! Every reason not to forward a request.
 
+use crate::auth::Unavailable;
+use crate::auth::forward_auth::Refusal;
 use crate::route::PathProblem;
+use std::sync::Arc;
 
-/// Why a request is refused. What a client is told about each is one table in
-/// `gateway/rejection.rs`.
+/// Why a request is refused. What a client is told about each is one table in [`super::told`].
 #[derive(Debug)]
 pub enum Rejection {
     /// the path could mean something else to the upstream
@@ -12,13 +14,26 @@ pub enum Rejection {
     BadRequest(&'static str),
     /// nothing is served there
     NoRoute,
+    /// what is served there pauses
+    Maintenance,
     /// something is served there, for other methods
     MethodNotAllowed {
         /// the methods, for `Allow`
         allow: String,
     },
+    /// the route does not take requests from this address
+    AddressRefused,
     /// the route wants a credential
     Unauthenticated(BadCredentials),
+    /// the credentials are not good for what the route wants
+    ScopeMissing {
+        /// did a token come with the request?
+        by_token: bool,
+    },
+    /// the URL of `forward_auth` said no
+    ForwardAuthRefused(Arc<Refusal>),
+    /// nobody can say now whether the credentials are valid
+    IdentityUnavailable(Unavailable),
     /// too many wrong credentials came from this address
     TooManyFailures {
         /// microseconds until one is looked at again
@@ -60,4 +75,6 @@ pub enum BadCredentials {
     Missing,
     /// they are not valid
     Invalid,
+    /// the token is not valid
+    InvalidToken,
 }

@@ -17,6 +17,8 @@ pub struct Applied {
     pub policy: usize,
     /// which of the policy's quotas held
     pub quota: usize,
+    /// units the request takes
+    pub cost: u64,
     /// had the bucket room, and what is left
     pub decision: BucketDecision,
 }
@@ -38,6 +40,12 @@ pub struct Spent {
     pub decided_us: u64,
 }
 
+/// The policies that apply to a request and the buckets it wants to take from.
+pub(super) struct Asked<'s> {
+    pub(super) applied: SmallVec<[Applied; 2]>,
+    pub(super) charges: SmallVec<[Charge<'s>; 4]>,
+}
+
 /// A request that waits for the shared store.
 pub struct Pending {
     applied: SmallVec<[Applied; 2]>,
@@ -45,9 +53,6 @@ pub struct Pending {
     keys: SmallVec<[BucketKey; 2]>,
     waiting: Waiting,
 }
-
-/// The buckets a request wants to take from.
-type Charges<'s> = SmallVec<[Charge<'s>; 4]>;
 
 /// Takes the cost from every bucket that applies, or from none.
 pub(super) fn spend(
@@ -57,38 +62,17 @@ pub(super) fn spend(
     facts: &Facts<'_>,
     now_us: u64,
 ) -> Result<Spending, Box<(Spent, Rejection)>> {
-    let mut applied: SmallVec<[Applied; 2]> = SmallVec::new();
-    let mut charges = Charges::new();
-    for &index in &route.policies {
-        let Some(policy) = snapshot
-            .policies
-            .get(index)
-            .filter(|policy| policy.applies_to(facts.method))
-        else {
-            continue;
-        };
-        let quota = policy.quota_for(facts.client, facts.tier);
-        charges.push(charge(policy, quota, policy.bucket_key(facts)));
-        applied.push(Applied {
-            policy: index,
-            quota,
-            decision: BucketDecision {
-                answer: Answer::NOW,
-                reading: Default::default(),
-                counted: false,
-            },
-        });
-    }
-    if charges.is_empty() {
+    let asked = Asked::of(snapshot, route, facts, now_us);
+    if asked.charges.is_empty() {
         return Ok(Spending::Done(Spent::default()));
     }
-    match running.limiter.spend(&charges, now_us) {
-        limiter::Spending::Decided(decision) => {
-            conclude(snapshot, applied, &charges, &decision, None).map(Spending::Done)
-        }
+    match running.limiter.spend(&asked.charges, now_us) {
+        limiter::Spending::Decided(decision) => asked
+            .judged(snapshot, &decision, None, Counting::Yes)
+            .map(Spending::Done),
         limiter::Spending::Waiting(waiting) => Ok(Spending::Pending(Box::new(Pending {
-            applied,
-            keys: charges.iter().map(|charge| charge.key).collect(),
+            applied: asked.applied,
+            keys: asked.charges.iter().map(|charge| charge.key).collect(),
             waiting,
         }))),
     }
@@ -118,62 +102,116 @@ impl Pending {
         let Pending { applied, keys, .. } = *self;
         let of_policy = |(applied, key): (&Applied, BucketKey)| {
             let policy = snapshot.policies.get(applied.policy)?;
-            Some(charge(policy, applied.quota, key))
+            Some(charge(policy, applied.quota, applied.cost, key))
         };
-        let charges: Charges<'_> = applied.iter().zip(keys).filter_map(of_policy).collect();
-        let (decision, permits) = running.limiter.decided(verdict, &charges, now_us);
-        conclude(snapshot, applied, &charges, &decision, permits)
+        let charges = applied.iter().zip(keys).filter_map(of_policy).collect();
+        let asked = Asked { applied, charges };
+        let (decision, permits) = running.limiter.decided(verdict, &asked.charges, now_us);
+        asked.judged(snapshot, &decision, permits, Counting::Yes)
     }
 }
 
-fn charge(policy: &Policy, quota: usize, key: BucketKey) -> Charge<'_> {
+fn charge(policy: &Policy, quota: usize, cost: u64, key: BucketKey) -> Charge<'_> {
     let quota = policy.quota(quota);
     Charge {
         key,
         quota: &quota.quota,
-        cost: policy.cost(),
+        cost,
         enforce: policy.enforces(),
         terms: quota.terms,
     }
 }
 
-/// From the limiter's decision to what the request has spent, or why it may not pass.
-fn conclude(
-    snapshot: &Snapshot,
-    mut applied: SmallVec<[Applied; 2]>,
-    charges: &[Charge<'_>],
-    decision: &Decision,
-    permits: Option<Permits>,
-) -> Result<Spent, Box<(Spent, Rejection)>> {
-    let mut held = Vec::new();
-    let mut delay_us = 0;
-    let in_process = permits.is_none() && decision.source != Source::Redis;
-    for ((applied, bucket), charge) in applied.iter_mut().zip(&decision.buckets).zip(charges) {
-        applied.decision = *bucket;
-        if in_process && decision.allowed && bucket.answer.admits() && charge.quota.is_concurrency()
-        {
-            held.push((charge.key, charge.cost));
+/// Does a decision count in metrics?
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Counting {
+    /// it was made for a request
+    Yes,
+    /// somebody only asked
+    No,
+}
+
+impl<'s> Asked<'s> {
+    pub(super) fn of(
+        snapshot: &'s Snapshot,
+        route: &Route,
+        facts: &Facts<'_>,
+        now_us: u64,
+    ) -> Self {
+        let mut asked = Asked {
+            applied: SmallVec::new(),
+            charges: SmallVec::new(),
+        };
+        for &index in &route.policies {
+            let Some(policy) = snapshot
+                .policies
+                .get(index)
+                .filter(|policy| policy.applies_to(facts.method))
+            else {
+                continue;
+            };
+            let quota = policy.quota_for(facts.client, facts.tier, now_us);
+            let cost = policy.cost().saturating_mul(route.cost);
+            let key = policy.bucket_key(facts);
+            asked.charges.push(charge(policy, quota, cost, key));
+            asked.applied.push(Applied {
+                policy: index,
+                quota,
+                cost,
+                decision: BucketDecision {
+                    answer: Answer::NOW,
+                    reading: Default::default(),
+                    counted: false,
+                },
+            });
         }
-        delay_us = delay_us.max(enforced_delay(charge, bucket));
-        if let Some(policy) = snapshot.policies.get(applied.policy) {
-            count(policy, decision.allowed, bucket.answer);
+        asked
+    }
+
+    /// From the limiter's decision to what the request has spent, or why it may not pass.
+    pub(super) fn judged(
+        self,
+        snapshot: &Snapshot,
+        decision: &Decision,
+        permits: Option<Permits>,
+        counting: Counting,
+    ) -> Result<Spent, Box<(Spent, Rejection)>> {
+        let Asked {
+            mut applied,
+            charges,
+        } = self;
+        let mut held = Vec::new();
+        let mut delay_us = 0;
+        let in_process = permits.is_none() && decision.source != Source::Redis;
+        for ((applied, bucket), charge) in applied.iter_mut().zip(&decision.buckets).zip(&charges) {
+            applied.decision = *bucket;
+            let holds = bucket.answer.admits() && charge.quota.is_concurrency();
+            if in_process && decision.allowed && holds {
+                held.push((charge.key, charge.cost));
+            }
+            delay_us = delay_us.max(enforced_delay(charge, bucket));
+            if counting == Counting::Yes
+                && let Some(policy) = snapshot.policies.get(applied.policy)
+            {
+                count(policy, decision.allowed, bucket.answer);
+            }
         }
+        let spent = Spent {
+            applied,
+            held,
+            permits,
+            delay_us,
+            decided_us: decision.now_us,
+        };
+        if decision.allowed {
+            return Ok(spent);
+        }
+        let rejection = match decision.source {
+            Source::Denied => Rejection::StoreUnavailable,
+            _ => longest_wait(snapshot, &spent),
+        };
+        Err(Box::new((spent, rejection)))
     }
-    let spent = Spent {
-        applied,
-        held,
-        permits,
-        delay_us,
-        decided_us: decision.now_us,
-    };
-    if decision.allowed {
-        return Ok(spent);
-    }
-    let rejection = match decision.source {
-        Source::Denied => Rejection::StoreUnavailable,
-        _ => longest_wait(snapshot, &spent),
-    };
-    Err(Box::new((spent, rejection)))
 }
 
 /// A shadow policy reports a delay but imposes none.
@@ -206,7 +244,7 @@ fn longest_wait(snapshot: &Snapshot, spent: &Spent) -> Rejection {
             return None;
         };
         let quota = &policy.quota(applied.quota).quota;
-        let soon = quota.is_concurrency() && policy.cost() <= quota.capacity();
+        let soon = quota.is_concurrency() && applied.cost <= quota.capacity();
         let wait = if soon {
             1_000_000
         } else {

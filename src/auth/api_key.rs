@@ -1,8 +1,10 @@
 //! API keys, known only by their SHA-256.
 
 use super::Client;
+use crate::config;
 use hashbrown::HashMap;
 use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, HashMap as ById};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -35,6 +37,29 @@ impl ApiKeys {
                 .map(|(digest, client)| (digest, key(client)))
                 .collect(),
         }
+    }
+
+    /// The keys of the file. A key with scopes has a client of its own, which has them.
+    pub fn of(
+        written: &BTreeMap<String, config::Client>,
+        clients: &ById<String, Arc<Client>>,
+    ) -> Self {
+        let keys = written.iter().flat_map(|(id, written)| {
+            let client = clients.get(id);
+            written.api_keys.iter().filter_map(move |key| {
+                let client = match (client?, key.scopes.is_empty()) {
+                    (client, true) => client.clone(),
+                    (client, false) => Arc::new(client.with_scopes(key.scopes.clone())),
+                };
+                Some((key.digest, client))
+            })
+        });
+        Self::new(keys)
+    }
+
+    /// Are there none?
+    pub fn is_empty(&self) -> bool {
+        self.by_digest.is_empty()
     }
 
     /// A key by its text.

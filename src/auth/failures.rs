@@ -19,7 +19,6 @@ const IPV6_PREFIX: u8 = 64;
 /// An estimator stands before the exact count: it never counts too few, so an address it has not
 /// seen has never failed, and the many who never fail cost one look at constant memory.
 pub struct FailureGuard {
-    quota: Quota,
     exact: MemoryStore,
     seen: Estimate,
     /// has anybody failed since the estimator started over?
@@ -33,19 +32,24 @@ pub struct Guarded {
     pub retry_after_us: u64,
 }
 
-impl FailureGuard {
-    /// `count` failures per `period_us` from one address, then no more attempts.
-    pub fn new(count: u32, period_us: u64) -> Result<Self, BadQuota> {
-        Ok(FailureGuard {
-            quota: Quota::token_bucket(u64::from(count), period_us, None)?,
+/// `count` failures per `period_us` from one address, then no more attempts.
+pub fn quota(count: u32, period_us: u64) -> Result<Quota, BadQuota> {
+    Quota::token_bucket(u64::from(count), period_us, None)
+}
+
+impl Default for FailureGuard {
+    fn default() -> Self {
+        FailureGuard {
             exact: MemoryStore::new(MAX_ADDRESSES),
             seen: Estimate::with_slots(16_384),
             any: AtomicBool::new(false),
-        })
+        }
     }
+}
 
+impl FailureGuard {
     /// May a credential from this address be looked at?
-    pub fn check(&self, address: IpAddr, now_us: u64) -> Result<(), Guarded> {
+    pub fn check(&self, quota: &Quota, address: IpAddr, now_us: u64) -> Result<(), Guarded> {
         if !self.any.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -53,7 +57,7 @@ impl FailureGuard {
         if self.seen.of(key) == 0 {
             return Ok(());
         }
-        let decision = self.exact.peek(&[self.charge(key)], now_us);
+        let decision = self.exact.peek(&[charge(quota, key)], now_us);
         match decision.buckets.first().map(|bucket| bucket.answer) {
             Some(crate::limit::algorithm::Answer::Refuse { retry_after_us }) => Err(Guarded {
                 retry_after_us: retry_after_us.unwrap_or(1_000_000),
@@ -63,11 +67,11 @@ impl FailureGuard {
     }
 
     /// Counts a failure.
-    pub fn failed(&self, address: IpAddr, now_us: u64) {
+    pub fn failed(&self, quota: &Quota, address: IpAddr, now_us: u64) {
         let key = key(address);
         self.any.store(true, Ordering::Relaxed);
         self.seen.count(key, 1);
-        self.exact.spend(&[self.charge(key)], now_us);
+        self.exact.spend(&[charge(quota, key)], now_us);
     }
 
     /// Forgets failures that have expired; `turn` grows by one at each call.
@@ -79,15 +83,15 @@ impl FailureGuard {
             self.seen.start_over();
         }
     }
+}
 
-    fn charge(&self, key: BucketKey) -> Charge<'_> {
-        Charge {
-            key,
-            quota: &self.quota,
-            cost: 1,
-            enforce: true,
-            terms: Terms::STRICT,
-        }
+fn charge(quota: &Quota, key: BucketKey) -> Charge<'_> {
+    Charge {
+        key,
+        quota,
+        cost: 1,
+        enforce: true,
+        terms: Terms::STRICT,
     }
 }
 
@@ -105,25 +109,25 @@ mod tests {
 
     #[test]
     fn after_too_many_failures_an_address_waits_and_others_do_not() {
-        let guard = FailureGuard::new(3, 60_000_000).unwrap();
+        let (guard, quota) = (FailureGuard::default(), quota(3, 60_000_000).unwrap());
         for _ in 0..3 {
-            assert_eq!(guard.check(ADDRESS, 5), Ok(()));
-            guard.failed(ADDRESS, 5);
+            assert_eq!(guard.check(&quota, ADDRESS, 5), Ok(()));
+            guard.failed(&quota, ADDRESS, 5);
         }
         assert_eq!(
-            guard.check(ADDRESS, 5),
+            guard.check(&quota, ADDRESS, 5),
             Err(Guarded {
                 retry_after_us: 20_000_000
             })
         );
-        assert_eq!(guard.check([192, 0, 2, 2].into(), 5), Ok(()));
-        assert_eq!(guard.check(ADDRESS, 20_000_005), Ok(()));
+        assert_eq!(guard.check(&quota, [192, 0, 2, 2].into(), 5), Ok(()));
+        assert_eq!(guard.check(&quota, ADDRESS, 20_000_005), Ok(()));
     }
 
     #[test]
     fn once_all_failures_have_expired_the_estimator_starts_over() {
-        let guard = FailureGuard::new(3, 60_000_000).unwrap();
-        guard.failed(ADDRESS, 5);
+        let (guard, quota) = (FailureGuard::default(), quota(3, 60_000_000).unwrap());
+        guard.failed(&quota, ADDRESS, 5);
         for turn in 0..100 {
             guard.sweep(turn, 60_000_005);
         }

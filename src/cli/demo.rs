@@ -4,7 +4,7 @@ mod progress;
 mod upstreams;
 
 use super::{Failure, run};
-use crate::config::{self, Environment};
+use crate::config::{Environment, Source};
 use clap::Args;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -39,17 +39,17 @@ pub(super) fn demo(options: Options) -> Result<(), Failure> {
         ),
         ("SAMPLES", samples.to_string().as_str()),
     ]);
-    let loaded =
-        config::parse(CONFIGURATION, "demo.yaml", &environment).map_err(Failure::Configuration)?;
-    let (bound, running) = run::prepare(&loaded).map_err(|failure| match failure {
+    let source =
+        Source::parse(CONFIGURATION, "demo.yaml", &environment).map_err(Failure::Configuration)?;
+    let prepared = run::prepare(source, None, None).map_err(|failure| match failure {
         Failure::Other(text) => Failure::Other(format!(
             "{text}\n(other ports: tidegate demo --port 8081 --admin-port 9181)"
         )),
         other => other,
     })?;
     writeln!(std::io::stdout(), "{}", what_to_try(&options))?;
-    progress::start(running.clone());
-    bound.serve(running);
+    progress::start(prepared.running.clone());
+    prepared.bound.serve(prepared.running);
     Ok(())
 }
 

@@ -172,7 +172,9 @@ impl Simulation {
         let loaded = load(file)?;
         let metrics = Metrics::new().map_err(|error| Failure::Other(error.to_string()))?;
         // finds what is wrong with any part of the configuration, as `run` would
-        crate::snapshot::assemble(&loaded, &metrics).map_err(Failure::Configuration)?;
+        let sources = crate::auth::Sources::new(metrics.auth.clone(), None);
+        crate::snapshot::assemble(&loaded, &metrics, &sources, None)
+            .map_err(Failure::Configuration)?;
         let compile = |(name, source): (&String, &crate::config::Policy)| {
             Policy::compile(source, &metrics)
                 .ok()
@@ -197,7 +199,7 @@ impl Simulation {
             ));
         }
         let now_us = (step.t_ms * 1_000.0).round() as u64;
-        let index = policy.quota_for(step.client.as_deref(), step.tier.as_deref());
+        let index = policy.quota_for(step.client.as_deref(), step.tier.as_deref(), now_us);
         let quota = &policy.quota(index).quota;
         let cost = step.cost.unwrap_or(policy.cost());
         let charge = Charge {

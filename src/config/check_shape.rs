@@ -377,7 +377,7 @@ policies:
                 "1:1 server: expected a mapping, found a list",
                 "2:1 listeners: expected a list, found a mapping",
                 "3:30 store.memory.max_keys: expected a whole number, found the text `many`",
-                "4:8 admin: expected a mapping or null, found the number `5`",
+                "4:8 admin: expected a mapping or null, found a scalar",
                 "5:7 auth: expected a mapping, found nothing",
                 "6:1 tiers: expected a mapping, found a list",
             ]

@@ -3,15 +3,22 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Arc;
+
+use once_cell::sync::OnceCell;
 
 use super::check_shape::check_shape;
 use super::environment::Environment;
 use super::locator::Locator;
 use super::model::Config;
+use super::overlay::{self, Overlaid, Row};
 use super::place::{Step, path_text};
 use super::problem::{Problem, Report, Severity};
 use super::resolve::resolve;
+use super::shape::Shape;
+use super::shown::Shown;
 use super::substitute::substitute;
+use super::tree::Node;
 use super::{raw, schema, shape, tree};
 
 /// The largest file accepted.
@@ -25,10 +32,21 @@ pub struct Loaded {
     /// Warnings, sorted by position.
     pub warnings: Vec<Problem>,
     file: String,
-    locator: Locator,
+    overlaid: Arc<Overlaid>,
+    locator: Arc<Locator>,
 }
 
 impl Loaded {
+    /// Are rows of a database part of it?
+    pub fn has_rows(&self) -> bool {
+        !self.overlaid.is_empty()
+    }
+
+    /// The configuration as it may be shown to people.
+    pub fn shown(&self) -> Shown {
+        Shown::new(self.locator.clone(), self.overlaid.clone())
+    }
+
     /// An error found by a later step. Its line and column are those of the node at the path, or of the nearest node
     /// above it that the file has: `loaded.problem(&["routes".into(), 0.into(), "match".into()], "...", None)`.
     pub fn problem(
@@ -38,7 +56,7 @@ impl Loaded {
         hint: Option<String>,
     ) -> Problem {
         let at = self.locator.position(path);
-        Problem {
+        let mut problem = Problem {
             severity: Severity::Error,
             file: self.file.clone(),
             line: at.line,
@@ -46,7 +64,9 @@ impl Loaded {
             path: path_text(path),
             message: message.into(),
             hint,
-        }
+        };
+        self.overlaid.attribute(&mut problem);
+        problem
     }
 
     /// The same as a warning.
@@ -63,57 +83,141 @@ impl Loaded {
     }
 }
 
+/// A file or a text that has been parsed, its variables substituted; not validated yet. It is validated alone, or
+/// together with rows of the database.
+pub struct Source {
+    file: String,
+    root: Node,
+    /// What is wrong with the variables.
+    found: Vec<Problem>,
+    /// What is wrong with `.env`; it comes first, because it may explain the others.
+    environment_problem: Option<Problem>,
+}
+
+impl Source {
+    /// Reads and parses a file.
+    pub fn read(file: &Path, env: &Environment) -> Result<Source, Vec<Problem>> {
+        let name = file.display().to_string();
+        let text = read(file, &name).map_err(|problem| vec![problem])?;
+        Source::parse(&text, &name, env)
+    }
+
+    /// Parses a text; `file_name` is how its problems call it.
+    pub fn parse(text: &str, file_name: &str, env: &Environment) -> Result<Source, Vec<Problem>> {
+        let mut report = Report::new(file_name);
+        let environment_problem = env.problem().cloned();
+        let Some(mut root) = tree::parse(text, &mut report) else {
+            return Err(finish(report.problems, environment_problem.as_ref()));
+        };
+        substitute(&mut root, env, &mut report);
+        Ok(Source {
+            file: file_name.to_owned(),
+            root,
+            found: report.problems,
+            environment_problem,
+        })
+    }
+
+    /// What it says by itself, as it may be shown to people.
+    pub fn shown(&self) -> Shown {
+        let locator = Locator::new(self.root.clone());
+        Shown::new(Arc::new(locator), Arc::default())
+    }
+
+    /// Validates it alone. Where it names a database, a reference that points nowhere is only a warning.
+    pub fn loaded(&self) -> Result<Loaded, Vec<Problem>> {
+        self.validated(
+            self.root.clone(),
+            Overlaid::default(),
+            Vec::new(),
+            Severity::Warning,
+        )
+    }
+
+    /// Validates it together with everything that comes from the database. `missing`: what to say of a tier that
+    /// neither has.
+    pub fn with<'r>(
+        &self,
+        rows: impl IntoIterator<Item = &'r Row>,
+        missing: Severity,
+    ) -> Result<Loaded, Vec<Problem>> {
+        let mut root = self.root.clone();
+        let mut problems = Vec::new();
+        let overlaid = overlay::lay(&mut root, rows, &mut problems);
+        self.validated(root, overlaid, problems, missing)
+    }
+
+    fn validated(
+        &self,
+        root: Node,
+        overlaid: Overlaid,
+        found: Vec<Problem>,
+        missing: Severity,
+    ) -> Result<Loaded, Vec<Problem>> {
+        let mut report = Report::new(&self.file);
+        report.problems.extend(self.found.iter().cloned());
+        let value = check_shape(&root, shape(), &mut report);
+        let locator = Locator::new(root);
+        let raw: raw::Config = match serde_yaml::from_value(value) {
+            Ok(raw) => raw,
+            Err(_) => {
+                // The shape check lets nothing through that serde refuses; serde's own text might show a secret.
+                let hint = "this is a defect of Tidegate; please report it with the file";
+                report.problems.push(Problem::of_file(
+                    &self.file,
+                    "does not fit its own schema",
+                    hint,
+                ));
+                return Err(finish(report.problems, self.environment_problem.as_ref()));
+            }
+        };
+        let config = resolve(raw, &locator, missing, &mut report);
+        let mut problems = report.problems;
+        problems.iter_mut().for_each(|one| overlaid.attribute(one));
+        problems.extend(found);
+        let problems = finish(problems, self.environment_problem.as_ref());
+        if problems
+            .iter()
+            .any(|problem| problem.severity == Severity::Error)
+        {
+            return Err(problems);
+        }
+        Ok(Loaded {
+            config,
+            warnings: problems,
+            file: self.file.clone(),
+            locator: Arc::new(locator),
+            overlaid: Arc::new(overlaid),
+        })
+    }
+}
+
+/// What the configuration may look like; made once.
+static SHAPE: OnceCell<Shape> = OnceCell::new();
+
+/// The shape of the configuration.
+pub(super) fn shape() -> &'static Shape {
+    SHAPE.get_or_init(shape_of_types)
+}
+
+fn shape_of_types() -> Shape {
+    shape::read(&schema::of_types())
+}
+
 /// Reads and validates a file; the error holds every problem found, warnings too, sorted by position.
 pub fn load(file: &Path, env: &Environment) -> Result<Loaded, Vec<Problem>> {
-    let name = file.display().to_string();
-    let text = read(file, &name).map_err(|problem| vec![problem])?;
-    parse(&text, &name, env)
+    Source::read(file, env)?.loaded()
 }
 
 /// Validates a text; `file_name` is how its problems call it.
 pub fn parse(text: &str, file_name: &str, env: &Environment) -> Result<Loaded, Vec<Problem>> {
-    let mut report = Report::new(file_name);
-    let Some(mut root) = tree::parse(text, &mut report) else {
-        return Err(finish(report, env));
-    };
-    substitute(&mut root, env, &mut report);
-    let shape = shape::read(&schema::of_types());
-    let value = check_shape(&root, &shape, &mut report);
-    let locator = Locator::new(root);
-    let raw: raw::Config = match serde_yaml::from_value(value) {
-        Ok(raw) => raw,
-        Err(_) => {
-            // The shape check lets nothing through that serde refuses; serde's own text might show a secret.
-            let hint = "this is a defect of Tidegate; please report it with the file";
-            report.problems.push(Problem::of_file(
-                file_name,
-                "does not fit its own schema",
-                hint,
-            ));
-            return Err(finish(report, env));
-        }
-    };
-    let config = resolve(raw, &locator, &mut report);
-    let problems = finish(report, env);
-    if problems
-        .iter()
-        .any(|problem| problem.severity == Severity::Error)
-    {
-        return Err(problems);
-    }
-    Ok(Loaded {
-        config,
-        warnings: problems,
-        file: file_name.to_owned(),
-        locator,
-    })
+    Source::parse(text, file_name, env)?.loaded()
 }
 
-fn finish(report: Report, env: &Environment) -> Vec<Problem> {
-    let mut problems = report.problems;
+fn finish(mut problems: Vec<Problem>, environment: Option<&Problem>) -> Vec<Problem> {
     Problem::sort(&mut problems);
     // A problem of another file comes first: it may explain the others.
-    if let Some(problem) = env.problem() {
+    if let Some(problem) = environment {
         problems.insert(0, problem.clone());
     }
     problems

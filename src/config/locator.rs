@@ -15,6 +15,11 @@ impl Locator {
         Locator { root }
     }
 
+    /// The whole tree.
+    pub(super) fn root(&self) -> &Node {
+        &self.root
+    }
+
     /// Where a message about a path points: at its node, or at the nearest one above it that exists.
     pub(super) fn position(&self, path: &[Step<'_>]) -> Position {
         let (mut node, mut at) = (&self.root, Position::START);

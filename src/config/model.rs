@@ -1,5 +1,7 @@
 //! The validated configuration: what the rest of Tidegate works with, every default already resolved.
 
+mod auth;
+mod database;
 mod policy;
 mod route;
 mod store;
@@ -13,10 +15,15 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use auth::{Auth, Basic, FailureGuard, Jwt, JwtAlgorithm, JwtKey, JwtKeySource};
+pub use database::Database;
 pub use policy::{
-    Algorithm, CalendarUnit, Consistency, KeyPart, Mode, OnOutage, Policy, Quota, Window,
+    Algorithm, CalendarUnit, Consistency, KeyPart, Mode, OnOutage, Override, Policy, Quota, Window,
 };
-pub use route::{Balance, PathPattern, Peer, Protocol, Route, RouteAuth, Upstream};
+pub use route::{
+    Balance, Canary, ForwardAuth, PathPattern, Peer, Protocol, Route, RouteAuth, RouteSettings,
+    Upstream,
+};
 pub use store::{Redis, RedisMode, Store};
 
 /// The whole configuration; references between its parts are known to hold.
@@ -30,6 +37,8 @@ pub struct Config {
     pub admin: Option<Admin>,
     /// Where buckets live.
     pub store: Store,
+    /// Where else policies, tiers and clients live; absent: nowhere.
+    pub database: Option<Database>,
     /// Networks whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Which families of rate-limit headers are sent.
@@ -53,6 +62,8 @@ pub struct Config {
 pub struct Server {
     /// Worker threads; 0 (one per core) is resolved by the caller.
     pub threads: usize,
+    /// Whether a change of the file is taken over by itself.
+    pub watch: bool,
     /// How long a stop waits for requests in flight.
     pub grace_period: Duration,
     /// The `Server` header of our own responses; none when absent.
@@ -123,31 +134,22 @@ pub struct ResponseHeaders {
     pub ietf: bool,
 }
 
-/// How clients are recognised.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Auth {
-    /// The header that carries an API key.
-    pub api_key_header: http::HeaderName,
-    /// When an address has failed too often.
-    pub failures: FailureGuard,
-}
-
-/// Failed authentications tolerated from one address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FailureGuard {
-    /// Failures per period; at least 1.
-    pub count: u32,
-    /// The period they are counted in.
-    pub period: Duration,
-}
-
 /// A client of the file.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Client {
     /// Its tier, one of `Config::tiers`.
     pub tier: Option<String>,
-    /// SHA-256 of each of its API keys; no other client has any of them.
-    pub api_keys: Vec<[u8; 32]>,
+    /// Its API keys; no other client has any of them.
+    pub api_keys: Vec<ClientKey>,
+}
+
+/// An API key of the file.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ClientKey {
+    /// Its SHA-256.
+    pub digest: [u8; 32],
+    /// What it may be used for, where routes ask.
+    pub scopes: Vec<String>,
 }
 
 impl fmt::Debug for Client {

@@ -1,9 +1,12 @@
 //! How texts in the file are written (durations, sizes, addresses, names, ...), each with its parser and its hint.
 
 mod address;
+mod moment;
 mod path;
+mod postgres_url;
 mod quantity;
 mod redis_url;
+mod web_url;
 mod word;
 
 use std::borrow::Cow;
@@ -13,12 +16,16 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 pub(super) use address::{HostName, HostPattern, ListenAddress, Network, PeerAddress};
+pub(super) use moment::Moment;
 pub(super) use path::{PathRegex, UrlPath, starts_with_segments};
-pub(super) use quantity::{Size, TimeSpan};
+pub(super) use postgres_url::PostgresUrl;
+pub use quantity::duration;
+pub(super) use quantity::{Size, TimeSpan, written};
 pub(super) use redis_url::{RedisUrl, Transport};
+pub(super) use web_url::WebUrl;
 pub(super) use word::{
-    ApiKey, ClientId, Descriptor, Digest, HeaderField, HeaderText, KeyPrefix, MasterName,
-    MethodName, Name, SecretText, ZoneName,
+    ApiKey, ClaimName, ClientId, Descriptor, Digest, HeaderField, HeaderText, KeyPrefix,
+    MasterName, MethodName, Name, ScopeName, SecretText, ZoneName,
 };
 
 /// A text with rules of its own. The name of the rules goes into the JSON Schema as `format`, which is how the shape
@@ -35,9 +42,25 @@ pub(super) trait Notation: Sized {
     /// Whether messages must not repeat the text.
     const SECRET: bool = false;
 
+    /// The text as it may be shown.
+    fn masked(text: &str) -> Cow<'_, str> {
+        let hidden = Self::SECRET && !text.is_empty();
+        Cow::Borrowed(if hidden { "***" } else { text })
+    }
+
     /// The value, or what to write instead of this very text (`None`: nothing better than `HINT`). What it says of a
     /// secret is told as it stands, so it must not repeat any of it.
     fn parse(text: &str) -> Result<Self, Option<String>>;
+}
+
+/// Can a tier, an upstream, a route or a policy be called this?
+pub fn is_name(text: &str) -> bool {
+    Name::parse(text).is_ok()
+}
+
+/// Can it be a client's id?
+pub fn is_client_id(text: &str) -> bool {
+    ClientId::parse(text).is_ok()
 }
 
 /// A value together with the text that it was read from.
@@ -60,7 +83,7 @@ impl<T> Written<T> {
 
 impl<T: Notation> Serialize for Written<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(if T::SECRET { "***" } else { &self.text })
+        serializer.serialize_str(&T::masked(&self.text))
     }
 }
 
@@ -129,8 +152,9 @@ const fn rules<T: Notation>() -> Rules {
     }
 }
 
-const ALL: [Rules; 22] = [
+const ALL: [Rules; 27] = [
     rules::<ApiKey>(),
+    rules::<ClaimName>(),
     rules::<ClientId>(),
     rules::<Descriptor>(),
     rules::<Digest>(),
@@ -142,15 +166,19 @@ const ALL: [Rules; 22] = [
     rules::<ListenAddress>(),
     rules::<MasterName>(),
     rules::<MethodName>(),
+    rules::<Moment>(),
     rules::<Name>(),
     rules::<Network>(),
     rules::<PathRegex>(),
     rules::<PeerAddress>(),
+    rules::<PostgresUrl>(),
     rules::<RedisUrl>(),
+    rules::<ScopeName>(),
     rules::<SecretText>(),
     rules::<Size>(),
     rules::<TimeSpan>(),
     rules::<UrlPath>(),
+    rules::<WebUrl>(),
     rules::<ZoneName>(),
 ];
 

@@ -48,6 +48,11 @@ impl Problem {
         }
     }
 
+    /// Is it about a row of the database, not about the file?
+    pub fn is_of_a_row(&self) -> bool {
+        self.file == super::overlay::ORIGIN
+    }
+
     /// Sorts by position; errors before warnings in the same place.
     pub fn sort(problems: &mut [Problem]) {
         problems.sort_by(|a, b| {

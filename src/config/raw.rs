@@ -3,25 +3,30 @@
 //! The shape check has seen the tree before serde does, and has taken out what is wrong. Therefore what must be there
 //! is an `Option` all the same, and so is every element of a list: `None` means "reported already".
 
+mod auth;
+mod database;
 mod policy;
 mod route;
+mod settings;
 mod store;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use http::HeaderName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::model::HealthDetail;
 use super::notation::{
-    ApiKey, Digest, HeaderField, HeaderText, HostName, ListenAddress, Network, SecretText,
-    TimeSpan, UrlPath, Written,
+    ApiKey, Digest, HeaderText, HostName, ListenAddress, Network, ScopeName, SecretText, TimeSpan,
+    UrlPath, Written,
 };
+pub(super) use auth::{Auth, Basic, Jwt, JwtKey};
+pub(super) use database::Database;
 pub(super) use policy::{DEFAULT_MAX_DELAY, DEFAULT_TIME_ZONE, Policy, Quota};
-pub(super) use route::{DEFAULT_PATH, Match, Peer, Route, Upstream};
+pub(super) use route::{DEFAULT_PATH, ForwardAuth, Match, Peer, Route, Upstream};
+pub(super) use settings::Settings as RouteSettings;
 pub(super) use store::{Mode as RedisMode, Redis, Store};
 
 /// The configuration of Tidegate.
@@ -37,6 +42,8 @@ pub(super) struct Config {
     pub(super) admin: Option<Admin>,
     /// Where buckets live.
     pub(super) store: Store,
+    /// Policies, tiers, clients and API keys in Postgres, beside those of this file.
+    pub(super) database: Database,
     /// Networks whose X-Forwarded-For is believed.
     #[schemars(with = "Vec<Written<Network>>")]
     pub(super) trusted_proxies: Vec<Option<Written<Network>>>,
@@ -72,6 +79,7 @@ impl Default for Config {
             })],
             admin: Some(Admin::default()),
             store: Store::default(),
+            database: Database::default(),
             trusted_proxies: Vec::new(),
             response_headers: vec![Some(HeaderFamily::XRatelimit), Some(HeaderFamily::Ietf)],
             auth: Auth::default(),
@@ -91,6 +99,8 @@ pub(super) struct Server {
     /// Worker threads; 0: one per core.
     #[schemars(range(max = 1024))]
     pub(super) threads: usize,
+    /// Whether a change of this file (or .env) is taken over without SIGHUP; looked for once a second.
+    pub(super) watch: bool,
     /// Drain time at stop, such as 30s.
     pub(super) grace_period: Written<TimeSpan>,
     /// The Server header of our own responses; null sends none.
@@ -103,6 +113,7 @@ impl Default for Server {
     fn default() -> Self {
         Server {
             threads: 0,
+            watch: false,
             grace_period: span("30s", Duration::from_secs(30)),
             user_agent_header: Some(Written::known(
                 "tidegate",
@@ -178,55 +189,6 @@ pub(super) enum HeaderFamily {
     Ietf,
 }
 
-/// How clients are recognised.
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct Auth {
-    /// API keys.
-    pub(super) api_key: ApiKeyAuth,
-    /// Failed authentications tolerated per address, before 429.
-    pub(super) failures: Failures,
-}
-
-/// API keys.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct ApiKeyAuth {
-    /// The header that carries the key.
-    pub(super) header: Written<HeaderField>,
-}
-
-impl Default for ApiKeyAuth {
-    fn default() -> Self {
-        ApiKeyAuth {
-            header: Written::known(
-                "X-API-Key",
-                HeaderField(HeaderName::from_static("x-api-key")),
-            ),
-        }
-    }
-}
-
-/// Failed authentications tolerated per address.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct Failures {
-    /// Failures per period.
-    #[schemars(range(min = 1, max = 1_000_000_000))]
-    pub(super) count: u32,
-    /// The period, such as 60s.
-    pub(super) period: Written<TimeSpan>,
-}
-
-impl Default for Failures {
-    fn default() -> Self {
-        Failures {
-            count: 30,
-            period: span("60s", Duration::from_secs(60)),
-        }
-    }
-}
-
 /// A tier; written {}.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -251,6 +213,9 @@ pub(super) struct ClientKey {
     pub(super) sha256: Option<Written<Digest>>,
     /// The key itself; for development.
     pub(super) plain: Option<Written<ApiKey>>,
+    /// Scopes that routes may ask for.
+    #[schemars(with = "Vec<Written<ScopeName>>")]
+    pub(super) scopes: Vec<Option<Written<ScopeName>>>,
 }
 
 fn span(text: &'static str, value: Duration) -> Written<TimeSpan> {

@@ -1,6 +1,8 @@
 //! The typed YAML becomes the validated `Config`; what contradicts itself or points nowhere is reported.
 
+mod auth;
 mod clients;
+mod database;
 mod policies;
 mod quota;
 mod routes;
@@ -11,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use super::locator::Locator;
-use super::model::{Admin, Auth, Config, FailureGuard, Listener, ResponseHeaders, Secret, Server};
+use super::model::{Admin, Config, Listener, ResponseHeaders, Secret, Server};
 use super::notation::{TimeSpan, Written};
 use super::place::Place;
 use super::problem::{Report, Severity};
@@ -19,9 +21,21 @@ use super::raw;
 use super::tree::Kind;
 
 /// The validated configuration. Where the report holds errors afterwards, it is incomplete and must not be used.
-pub(super) fn resolve(raw: raw::Config, locator: &Locator, report: &mut Report) -> Config {
+///
+/// `missing`: what to say of a tier that is not there, where a database may have it.
+pub(super) fn resolve(
+    raw: raw::Config,
+    locator: &Locator,
+    missing: Severity,
+    report: &mut Report,
+) -> Config {
     let mut review = Review::new(locator, report);
-    let names = Names::collect(locator);
+    let mut names = Names::collect(locator);
+    let url = raw.database.url.as_ref();
+    names.elsewhere = url.is_some_and(|url| !url.value.0.expose().is_empty());
+    if names.elsewhere {
+        names.missing = missing;
+    }
     let root = &Place::ROOT;
     let mut families = raw
         .response_headers
@@ -36,6 +50,7 @@ pub(super) fn resolve(raw: raw::Config, locator: &Locator, report: &mut Report) 
             .admin
             .map(|raw| admin(raw, &root.then("admin"), &mut review)),
         store: store::resolve(raw.store, &root.then("store"), &mut review),
+        database: database::resolve(raw.database, &root.then("database"), &mut review),
         trusted_proxies: raw
             .trusted_proxies
             .into_iter()
@@ -46,7 +61,7 @@ pub(super) fn resolve(raw: raw::Config, locator: &Locator, report: &mut Report) 
             x_ratelimit: families.contains(&raw::HeaderFamily::XRatelimit),
             ietf: families.contains(&raw::HeaderFamily::Ietf),
         },
-        auth: auth(raw.auth, &root.then("auth"), &mut review),
+        auth: auth::resolve(raw.auth, &root.then("auth"), &mut review),
         tiers: raw.tiers.into_keys().collect(),
         clients: clients::resolve(raw.clients, &names, &mut review),
         upstreams: upstreams::resolve(raw.upstreams, &mut review),
@@ -155,6 +170,10 @@ struct Names<'a> {
     clients: HashSet<&'a str>,
     upstreams: HashSet<&'a str>,
     routes: HashSet<&'a str>,
+    /// Is there a database, which may know further clients?
+    elsewhere: bool,
+    /// What to say of a tier that is not there.
+    missing: Severity,
 }
 
 impl<'a> Names<'a> {
@@ -176,7 +195,27 @@ impl<'a> Names<'a> {
             clients: keys("clients"),
             upstreams: keys("upstreams"),
             routes: names.collect(),
+            elsewhere: false,
+            missing: Severity::Error,
         }
+    }
+}
+
+/// Reports a tier that is not there. `shown` is the tier as a message may quote it.
+fn no_such_tier(
+    tier: &str,
+    shown: &str,
+    place: &Place<'_>,
+    names: &Names<'_>,
+    review: &mut Review<'_>,
+) {
+    let message = format!("there is no tier {shown}");
+    match names.missing {
+        Severity::Error => {
+            let instead = instead_of(tier, &names.tiers, "tiers");
+            review.error_even_if_broken(place, message, instead);
+        }
+        Severity::Warning => review.warning(place, message, "the database must have it"),
     }
 }
 
@@ -198,6 +237,7 @@ fn instead_of(typed: &str, names: &HashSet<&str>, section: &str) -> String {
 fn server(raw: raw::Server) -> Server {
     Server {
         threads: raw.threads,
+        watch: raw.watch,
         grace_period: raw.grace_period.value.0,
         user_agent_header: raw.user_agent_header.map(|header| header.value.0),
         health_path: raw.health.path.map(|path| path.value.0),
@@ -270,18 +310,6 @@ fn admin(raw: raw::Admin, place: &Place<'_>, review: &mut Review<'_>) -> Admin {
     }
 }
 
-fn auth(raw: raw::Auth, place: &Place<'_>, review: &mut Review<'_>) -> Auth {
-    let failures = place.then("failures");
-    let period = review.positive(&raw.failures.period, &failures.then("period"));
-    Auth {
-        api_key_header: raw.api_key.header.value.0,
-        failures: FailureGuard {
-            count: raw.failures.count,
-            period,
-        },
-    }
-}
-
 /// Reports an empty list where null means "all" and an empty list would mean "never".
 fn not_empty<T>(list: Option<&Vec<T>>, place: &Place<'_>, review: &mut Review<'_>) {
     if list.is_some_and(Vec::is_empty) {
@@ -304,6 +332,7 @@ fn by_name<T>(entries: impl Iterator<Item = (String, Option<T>)>) -> BTreeMap<St
 mod tests {
     use super::super::testing::{errors, loaded, problems};
     use super::*;
+    use crate::config::FailureGuard;
 
     #[test]
     fn an_empty_file_takes_every_default() {

@@ -16,7 +16,7 @@ pub fn json_schema() -> Value {
 }
 
 /// The schema exactly as the types say.
-pub(super) fn of_types() -> Value {
+pub fn of_types() -> Value {
     let mut schema = schemars::schema_for!(raw::Config).to_value();
     drop_needless_defaults(&mut schema);
     schema

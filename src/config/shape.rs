@@ -62,12 +62,14 @@ impl Shape {
         }
     }
 
-    /// Whether the value is a secret, or all its members are.
+    /// Whether the value is a secret, or may be one of its members that stands in the wrong place.
     pub(super) fn secret(&self) -> bool {
         match &self.kind {
             ShapeKind::Text(rules) => rules.is_some_and(|rules| rules.secret),
             ShapeKind::Fields { fields, .. } => {
-                !fields.is_empty() && fields.values().all(Shape::secret)
+                let is_secret_text =
+                    |field: &Shape| matches!(field.kind, ShapeKind::Text(_)) && field.secret();
+                fields.values().any(is_secret_text)
             }
             ShapeKind::List(items) => items.secret(),
             _ => false,

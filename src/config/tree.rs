@@ -1,13 +1,15 @@
 //! YAML text becomes a tree in which every key and value knows its line and column.
 
+mod mapping;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::collections::hash_map;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span, StrInput, Tag};
 
 use super::place::{Place, Step};
 use super::problem::{Report, quoted};
+pub(super) use mapping::{Entry, Mapping};
 
 /// The deepest nesting accepted; the configuration needs eight levels.
 const MAX_DEPTH: usize = 64;
@@ -70,57 +72,6 @@ pub(super) struct Scalar {
     pub(super) plain: bool,
     /// The text before substitution, where that differs; messages show this one.
     pub(super) template: Option<String>,
-}
-
-/// A key, where it stands, and its value.
-#[derive(Clone)]
-pub(super) struct Entry {
-    /// The key's text.
-    pub(super) key: String,
-    /// The key's first character.
-    pub(super) key_at: Position,
-    /// The value.
-    pub(super) value: Node,
-}
-
-impl Entry {
-    /// Where a message about the value points: at a scalar itself, otherwise at the key.
-    pub(super) fn at(&self) -> Position {
-        match &self.value.kind {
-            Kind::Scalar(scalar) if !(scalar.plain && scalar.text.is_empty()) => self.value.at,
-            _ => self.key_at,
-        }
-    }
-}
-
-/// Entries in the order of the file, each key once.
-#[derive(Clone, Default)]
-pub(super) struct Mapping {
-    /// The entries.
-    pub(super) entries: Vec<Entry>,
-    index: HashMap<String, usize>,
-}
-
-impl Mapping {
-    /// The entry of a key.
-    pub(super) fn get(&self, key: &str) -> Option<&Entry> {
-        self.entries.get(*self.index.get(key)?)
-    }
-
-    /// Adds an entry, or gives back the position of the one with the same key.
-    fn add(&mut self, entry: Entry) -> Result<(), Position> {
-        match self.index.entry(entry.key.clone()) {
-            hash_map::Entry::Occupied(first) => Err(self
-                .entries
-                .get(*first.get())
-                .map_or(entry.key_at, |e| e.key_at)),
-            hash_map::Entry::Vacant(free) => {
-                free.insert(self.entries.len());
-                self.entries.push(entry);
-                Ok(())
-            }
-        }
-    }
 }
 
 /// Parses a text; an empty one is an empty mapping. `None`: the text is not usable as a whole, the report says why.

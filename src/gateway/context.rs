@@ -1,6 +1,6 @@
 //! What has been learned about one request on its way through the phases.
 
-use crate::admission::{Rejection, Spent};
+use crate::admission::{Identified, Rejection, Spent};
 use crate::auth::Client;
 use crate::clock::Stopwatch;
 use crate::limit::descriptor::BucketKey;
@@ -27,7 +27,10 @@ pub struct Context {
     /// does the request carry headers that only we may set?
     pub(super) spoofed: bool,
     pub(super) route: Option<usize>,
-    pub(super) client: Option<Arc<Client>>,
+    /// who is calling, once it may pass
+    pub(super) identity: Identified,
+    /// who is calling, though refused
+    pub(super) refused_client: Option<Arc<Client>>,
     pub(super) spent: Spent,
     /// when the request came to be decided, on our clock, microseconds since the Unix epoch
     pub(super) decided_us: u64,
@@ -42,6 +45,10 @@ pub struct Context {
     pub(super) refused_with: Option<u16>,
     /// the id a trusted proxy gave the request
     pub(super) given_request_id: Option<String>,
+    /// index of the upstream that was chosen for the client
+    pub(super) upstream: Option<usize>,
+    /// a place among the route's requests in flight
+    pub(super) route_place: Option<Place>,
     /// a place at the upstream, kept over retries
     pub(super) place: Option<Place>,
     pub(super) held: Option<Held>,
@@ -66,7 +73,8 @@ impl Context {
             host: String::new(),
             spoofed: false,
             route: None,
-            client: None,
+            identity: Identified::default(),
+            refused_client: None,
             spent: Spent::default(),
             decided_us: 0,
             waited: false,
@@ -75,6 +83,8 @@ impl Context {
             body_bytes: 0,
             refused_with: None,
             given_request_id: None,
+            upstream: None,
+            route_place: None,
             place: None,
             held: None,
             tries: 0,
@@ -112,8 +122,15 @@ impl Context {
         self.route.and_then(|index| self.snapshot.routes.get(index))
     }
 
+    /// The upstream for this request's client; chosen once, so that a retry does not move it.
+    pub(super) fn upstream_for_client(&self) -> Option<usize> {
+        let client = self.identity.client().map(|client| client.id.as_str());
+        self.route()
+            .map(|route| route.upstream_for(client, self.ip))
+    }
+
     pub(super) fn upstream(&self) -> Option<&Upstream> {
-        self.snapshot.upstream_of(self.route?)
+        self.snapshot.upstream(self.upstream?)
     }
 }
 

@@ -1,15 +1,21 @@
 //! The decision about a request, as the gateway asks for it: hygiene, client address, admission, and
-//! the wait for a shared store.
+//! the waits for an identity and for a shared store.
 
 use super::context::{Context, Held};
-use super::{Gateway, client_address, hygiene};
-use crate::admission::{self, Admitted, Pending, Rejection, Request, Spending, Spent};
+use super::{Gateway, client_address, hygiene, upstream_headers};
+use crate::admission::{
+    self, Admission, Admitted, Identifying, Pending, Refused, Rejection, Request, Spending, Spent,
+};
 use crate::route::host;
+use pingora::http::RequestHeader;
 use pingora_proxy::Session;
 
-/// A request that may pass after so many microseconds, or one that waits for the store.
+/// A request that may pass after so many microseconds, or one that waits.
 pub(super) enum Decided {
     Now(u64),
+    /// for who is calling
+    Identifying(Box<Identifying>),
+    /// for the store
     Later(Box<Pending>),
 }
 
@@ -43,41 +49,77 @@ impl Gateway {
                 "the host is not a host name or address",
             ));
         }
-        let request = Request {
-            method: &header.method,
-            host: &host,
-            path: header.uri.path(),
-            headers: &header.headers,
-            ip: ctx.ip,
-        };
         ctx.decided_us = self.running.clock.at_start_of(ctx.arrived);
+        let request = request(header, &host, ctx);
         match admission::admit(&self.running, &ctx.snapshot, &request, ctx.decided_us) {
-            Ok(Admitted {
-                route,
-                path,
-                client,
-                spending,
-            }) => {
-                ctx.path = (path != header.uri.path()).then(|| path.into_owned());
-                ctx.route = Some(route);
-                ctx.client = client;
-                match spending {
-                    Spending::Done(spent) => self.has_spent(ctx, spent),
-                    Spending::Pending(pending) => {
-                        ctx.declared_bytes = hygiene::declared_length(header);
-                        return Ok(Decided::Later(pending));
-                    }
-                }
+            Ok(Admission::Admitted(admitted)) => {
+                let (found, path) = admitted.split(header.uri.path());
+                ctx.path = path;
+                self.admitted(header, ctx, found)
             }
-            Err(refused) => {
-                ctx.route = refused.route;
-                ctx.client = refused.client;
-                ctx.spent = refused.spent;
-                return Err(refused.rejection);
-            }
+            Ok(Admission::Identifying(identifying)) => Ok(Decided::Identifying(identifying)),
+            Err(refused) => Err(Self::refused(ctx, *refused)),
         }
+    }
+
+    /// Who is calling, however long it takes to find out (never longer than the deadlines), then the limits.
+    pub(super) async fn wait_for_identity(
+        &self,
+        mut identifying: Box<Identifying>,
+        session: &mut Session,
+        ctx: &mut Context,
+    ) -> Result<Decided, Rejection> {
+        ctx.waited = true;
+        let snapshot = ctx.snapshot.clone();
+        let identified = identifying.identified(&self.running, &snapshot).await;
+        let identity = identified.map_err(|refused| Self::refused(ctx, *refused))?;
+        // spent now, not when it arrived
+        ctx.decided_us = self.running.clock.now_us();
+        let header = session.req_header();
+        let host = host::normalise(&ctx.host);
+        let request = request(header, &host, ctx);
+        let (route, path) = (identifying.route, identifying.path.into());
+        let now_us = ctx.decided_us;
+        match admission::admit_as(
+            &self.running,
+            &snapshot,
+            &request,
+            route,
+            path,
+            identity,
+            now_us,
+        ) {
+            Ok(admitted) => {
+                let (found, path) = admitted.split(header.uri.path());
+                ctx.path = path;
+                self.admitted(header, ctx, found)
+            }
+            Err(refused) => Err(Self::refused(ctx, *refused)),
+        }
+    }
+
+    fn admitted(
+        &self,
+        header: &RequestHeader,
+        ctx: &mut Context,
+        admitted: Admitted<'static>,
+    ) -> Result<Decided, Rejection> {
+        ctx.route = Some(admitted.route);
+        ctx.identity = admitted.identity;
+        ctx.upstream = ctx.upstream_for_client();
         ctx.declared_bytes = hygiene::declared_length(header);
+        match admitted.spending {
+            Spending::Done(spent) => self.has_spent(ctx, spent),
+            Spending::Pending(pending) => return Ok(Decided::Later(pending)),
+        }
         Self::fits(ctx).map(Decided::Now)
+    }
+
+    fn refused(ctx: &mut Context, refused: Refused) -> Rejection {
+        ctx.route = refused.route;
+        ctx.refused_client = refused.client;
+        ctx.spent = refused.spent;
+        refused.rejection
     }
 
     /// The shared store's answer, or outage mode's at the deadline.
@@ -111,5 +153,18 @@ impl Gateway {
             Some(most) if ctx.declared_bytes > most => Err(Rejection::BodyTooLarge),
             _ => Ok(ctx.spent.delay_us),
         }
+    }
+}
+
+/// The parts of a request that admission decides by.
+fn request<'a>(header: &'a RequestHeader, host: &'a str, ctx: &Context) -> Request<'a> {
+    Request {
+        method: &header.method,
+        scheme: upstream_headers::scheme(header, ctx),
+        host,
+        path: header.uri.path(),
+        query: header.uri.query(),
+        headers: &header.headers,
+        ip: ctx.ip,
     }
 }

@@ -1,7 +1,7 @@
 //! What every request must satisfy before it is looked at: sizes, one host, nobody else's headers.
 
 use crate::admission::Rejection;
-use http::{HeaderName, Version, header};
+use http::{HeaderMap, HeaderName, Version, header};
 use pingora::Result;
 use pingora::http::RequestHeader;
 use pingora_proxy::Session;
@@ -153,25 +153,34 @@ fn is_host(host: &[u8]) -> bool {
 /// Takes our headers out of `Connection`: whoever nominates them there asks for their removal,
 /// and ours are set whatever a client says.
 pub(super) fn unnominate(request: &mut RequestHeader) -> Result<()> {
-    let ours = |token: &&[u8]| {
-        HeaderName::from_bytes(token.trim_ascii()).is_ok_and(|name| only_ours(&name))
-    };
-    let lines = request.headers.get_all(header::CONNECTION);
-    let tokens = || {
-        lines
-            .iter()
-            .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
-    };
-    if !tokens().any(|token| ours(&token)) {
+    let Some(rest) = without_nominations(&request.headers, only_ours) else {
         return Ok(());
-    }
-    let others: Vec<&[u8]> = tokens().filter(|token| !ours(token)).collect();
-    let rest = others.join(&b","[..]);
+    };
     request.remove_header(&header::CONNECTION);
-    if !rest.trim_ascii().is_empty() {
+    if let Some(rest) = rest {
         request.insert_header(header::CONNECTION, rest)?;
     }
     Ok(())
+}
+
+/// What is left of `Connection` without the names that are ours: `None` if it has none of them,
+/// otherwise the rest, if there is any.
+pub(super) fn without_nominations(
+    headers: &HeaderMap,
+    ours: impl Fn(&HeaderName) -> bool,
+) -> Option<Option<Vec<u8>>> {
+    let is_ours =
+        |token: &[u8]| HeaderName::from_bytes(token.trim_ascii()).is_ok_and(|name| ours(&name));
+    let tokens = || {
+        let lines = headers.get_all(header::CONNECTION).into_iter();
+        lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
+    };
+    if !tokens().any(is_ours) {
+        return None;
+    }
+    let others: Vec<&[u8]> = tokens().filter(|token| !is_ours(token)).collect();
+    let rest = others.join(&b","[..]);
+    Some((!rest.trim_ascii().is_empty()).then_some(rest))
 }
 
 /// Is this one of the headers only we may set, in any spelling an upstream may take for it? CGI
@@ -181,9 +190,18 @@ pub(super) fn only_ours(name: &HeaderName) -> bool {
     if !matches!(name.first(), Some(b'x' | b'f')) {
         return false;
     }
-    let same = |(&a, &b): (&u8, &u8)| a == b || (b == b'-' && !a.is_ascii_alphanumeric());
-    OURS.iter()
-        .any(|ours| ours.len() == name.len() && name.iter().zip(*ours).all(same))
+    OURS.iter().any(|ours| spells(name, ours))
+}
+
+/// May an upstream take this name for that one?
+pub(super) fn is_spelling_of(name: &HeaderName, meant: &HeaderName) -> bool {
+    spells(name.as_str().as_bytes(), meant.as_str().as_bytes())
+}
+
+fn spells(name: &[u8], meant: &[u8]) -> bool {
+    let same =
+        |(&a, &b): (&u8, &u8)| a == b || (!b.is_ascii_alphanumeric() && !a.is_ascii_alphanumeric());
+    name.len() == meant.len() && name.iter().zip(meant).all(same)
 }
 
 /// The id a request already has; believed only of a trusted proxy.

@@ -97,7 +97,7 @@ impl Told<'_> {
         let reading = self.applied.decision.reading;
         let further = reading
             .remaining
-            .checked_div(self.policy.cost())
+            .checked_div(self.applied.cost)
             .unwrap_or(u64::MAX);
         (further, std::cmp::Reverse(reading.reset_after_us))
     }

@@ -1,7 +1,8 @@
-//! One table from rejections to answers: status, text, headers, gRPC status.
+//! From rejections to answers: headers, body, and what gRPC has instead; the table is admission's.
 
 use super::context::Context;
 use super::ratelimit_headers;
+use crate::admission::told::{self, Row};
 use crate::admission::{BadCredentials, Rejection};
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
@@ -9,72 +10,6 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::Session;
 use serde_json::json;
-
-/// A row: what a client is told.
-struct Row {
-    status: u16,
-    /// for the client; tells what to fix, and an attacker nothing
-    detail: &'static str,
-    /// canonical code of gRPC
-    grpc: u8,
-    /// microseconds, for `Retry-After`
-    retry_after_us: Option<u64>,
-}
-
-/// Canonical codes of gRPC (grpc.io, "Status codes").
-mod grpc {
-    pub(super) const INVALID_ARGUMENT: u8 = 3;
-    pub(super) const DEADLINE_EXCEEDED: u8 = 4;
-    pub(super) const RESOURCE_EXHAUSTED: u8 = 8;
-    pub(super) const UNIMPLEMENTED: u8 = 12;
-    pub(super) const INTERNAL: u8 = 13;
-    pub(super) const UNAVAILABLE: u8 = 14;
-    pub(super) const UNAUTHENTICATED: u8 = 16;
-}
-
-const SECOND_US: u64 = 1_000_000;
-
-/// The table. Columns: HTTP status, gRPC status, text for the client.
-#[rustfmt::skip]
-fn row(rejection: &Rejection, ctx: &Context) -> Row {
-    use Rejection::*;
-    let row = |status, grpc, detail| Row { status, grpc, detail, retry_after_us: None };
-    let table = match rejection {
-        BadPath(_)               => row(400, grpc::INVALID_ARGUMENT, "The path is ambiguous or malformed."),
-        BadRequest(detail)       => row(400, grpc::INVALID_ARGUMENT, detail),
-        Unauthenticated(BadCredentials::Missing)
-                                 => row(401, grpc::UNAUTHENTICATED, "This route needs an API key."),
-        Unauthenticated(BadCredentials::Invalid)
-                                 => row(401, grpc::UNAUTHENTICATED, "The API key is not valid."),
-        NoRoute                  => row(404, grpc::UNIMPLEMENTED, "Nothing is served here."),
-        MethodNotAllowed { .. }  => row(405, grpc::UNIMPLEMENTED, "This method is not served here; see the Allow header."),
-        BodyTooLarge             => row(413, grpc::RESOURCE_EXHAUSTED, "The body is larger than this route takes."),
-        TooManyFailures { .. }   => row(429, grpc::RESOURCE_EXHAUSTED, "Too many failed authentications."),
-        OverLimit { policy, .. } => row(refusal_status(ctx, *policy), grpc::RESOURCE_EXHAUSTED, "Too many requests. Please retry later."),
-        HeadersTooLarge          => row(431, grpc::RESOURCE_EXHAUSTED, "Too many or too large headers."),
-        Internal                 => row(500, grpc::INTERNAL, "Something is wrong with this gateway."),
-        UpstreamFailed           => row(502, grpc::UNAVAILABLE, "The upstream could not be reached."),
-        QueueFull | QueueTimedOut
-                                 => row(503, grpc::UNAVAILABLE, "The upstream is at capacity. Please retry later."),
-        StoreUnavailable         => row(503, grpc::UNAVAILABLE, "Requests cannot be counted now. Please retry later."),
-        Draining                 => row(503, grpc::UNAVAILABLE, "This gateway is stopping. Please retry."),
-        UpstreamTimedOut         => row(504, grpc::DEADLINE_EXCEEDED, "The upstream did not answer in time."),
-    };
-    let retry_after_us = match rejection {
-        TooManyFailures { retry_after_us } => Some(*retry_after_us),
-        OverLimit { retry_after_us, soon, .. } => retry_after_us.or(soon.then_some(SECOND_US)),
-        QueueFull | QueueTimedOut | StoreUnavailable | Draining => Some(SECOND_US),
-        _ => None,
-    };
-    Row { retry_after_us, ..table }
-}
-
-fn refusal_status(ctx: &Context, policy: usize) -> u16 {
-    ctx.snapshot
-        .policies
-        .get(policy)
-        .map_or(429, |policy| policy.status())
-}
 
 /// An answer of our own.
 pub(super) struct Answer {
@@ -90,20 +25,14 @@ pub(super) struct Answer {
 
 /// The answer to a rejected request.
 pub(super) fn answer(rejection: &Rejection, request: &RequestHeader, ctx: &Context) -> Answer {
-    let row = row(rejection, ctx);
+    let row = told::row(rejection, &ctx.snapshot);
     let mut headers = Vec::with_capacity(4);
-    if let Some(retry_after_us) = row.retry_after_us {
-        let seconds = retry_after_us.div_ceil(SECOND_US).max(1);
+    if let Some(seconds) = row.retry_after() {
         headers.push(("Retry-After", HeaderValue::from(seconds)));
     }
+    headers.extend(challenge(rejection, ctx).map(|value| ("WWW-Authenticate", value)));
     let mut refused_by = None;
     match rejection {
-        Rejection::Unauthenticated(_) => {
-            headers.push((
-                "WWW-Authenticate",
-                HeaderValue::from_static("ApiKey realm=\"tidegate\""),
-            ));
-        }
         Rejection::MethodNotAllowed { allow } => {
             headers.extend(
                 allow
@@ -130,6 +59,26 @@ pub(super) fn answer(rejection: &Rejection, request: &RequestHeader, ctx: &Conte
         body,
         head: request.method == Method::HEAD,
         refused_by,
+    }
+}
+
+/// `WWW-Authenticate`: how to come back (RFC 9110, 11.6.1; RFC 6750, 3).
+fn challenge(rejection: &Rejection, ctx: &Context) -> Option<HeaderValue> {
+    match rejection {
+        Rejection::Unauthenticated(BadCredentials::InvalidToken) => Some(HeaderValue::from_static(
+            "Bearer realm=\"tidegate\", error=\"invalid_token\"",
+        )),
+        Rejection::Unauthenticated(_) => Some(ctx.snapshot.authenticator.challenge().clone()),
+        Rejection::ForwardAuthRefused(refusal) => refusal.challenge.clone(),
+        Rejection::ScopeMissing { by_token: true } => {
+            let scopes = ctx.route().map(|route| route.scopes.join(" "));
+            let scopes = scopes.unwrap_or_default();
+            let text = format!(
+                "Bearer realm=\"tidegate\", error=\"insufficient_scope\", scope=\"{scopes}\""
+            );
+            text.parse().ok()
+        }
+        _ => None,
     }
 }
 

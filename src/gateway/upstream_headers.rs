@@ -2,7 +2,7 @@
 
 use super::client_address::X_FORWARDED_FOR;
 use super::context::Context;
-use super::hygiene::only_ours;
+use super::hygiene::{is_spelling_of, only_ours, without_nominations};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use percent_encoding::percent_decode_str;
@@ -130,17 +130,66 @@ fn host_of(came: &RequestHeader, ctx: &Context) -> Result<HeaderValue> {
 }
 
 fn identity(headers: &mut HeaderMap, ctx: &Context) -> Result<()> {
-    let Some(client) = &ctx.client else {
+    credentials(headers, ctx);
+    let Some(client) = ctx.identity.client() else {
         return Ok(());
     };
     headers.insert(X_TIDEGATE_CLIENT, client.id_header.clone());
     if let Some(tier) = &client.tier {
         headers.insert(X_TIDEGATE_TIER, valued(tier.clone())?);
     }
-    if ctx.route().is_some_and(|route| !route.forward_credentials) {
-        headers.remove(ctx.snapshot.authenticator.api_key_header());
-    }
     Ok(())
+}
+
+/// What was verified here stays here, unless the route says otherwise; what `forward_auth` says goes
+/// in place of what the client says under the same name.
+fn credentials(headers: &mut HeaderMap, ctx: &Context) {
+    let Some(route) = ctx.route() else { return };
+    let proven = &ctx.identity.proven;
+    if !route.forward_credentials {
+        if proven.api_key_verified {
+            headers.remove(ctx.snapshot.authenticator.api_key_header());
+        }
+        if proven.authorization_verified {
+            headers.remove(header::AUTHORIZATION);
+        }
+    }
+    if let Some(asked) = &route.forward_auth {
+        let copied = asked.copied();
+        let same = |name: &HeaderName| copied.iter().any(|copied| is_spelling_of(name, copied));
+        let names: Vec<HeaderName> = headers.keys().filter(|name| same(name)).cloned().collect();
+        for name in names {
+            headers.remove(&name);
+        }
+        unnominate(headers, same);
+    }
+    for (name, values) in ctx.identity.passed.iter().flat_map(|passed| &passed.copied) {
+        for value in values {
+            headers.append(name, value.clone());
+        }
+    }
+}
+
+/// Takes names out of `Connection`: a proxy further on would remove the headers they name.
+fn unnominate(headers: &mut HeaderMap, ours: impl Fn(&HeaderName) -> bool) {
+    let Some(rest) = without_nominations(headers, ours) else {
+        return;
+    };
+    headers.remove(header::CONNECTION);
+    if let Some(rest) = rest.and_then(|rest| HeaderValue::from_bytes(&rest).ok()) {
+        headers.insert(header::CONNECTION, rest);
+    }
+}
+
+/// `http` or `https`, as the client used it; what a proxy says is believed if it is trusted.
+pub(super) fn scheme<'a>(came: &'a RequestHeader, ctx: &Context) -> &'a str {
+    let believed = came
+        .headers
+        .get(X_FORWARDED_PROTO)
+        .filter(|_| ctx.peer_trusted);
+    let said = believed.and_then(|value| value.to_str().ok());
+    said.filter(|said| matches!(*said, "http" | "https"))
+        .unwrap_or(SCHEME)
 }
 
 fn valued(text: String) -> Result<HeaderValue> {

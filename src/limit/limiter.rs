@@ -91,6 +91,13 @@ impl Limiter {
         }
     }
 
+    /// Policies have changed: nothing that was granted or refused ahead by the old ones counts any more.
+    pub fn policies_changed(&self) {
+        if let Some(shared) = &self.shared {
+            shared.policies_changed();
+        }
+    }
+
     /// Gives back what this process holds in a shared store, within a fraction of a second: it is
     /// about to end, and decides no request any more.
     pub async fn stop(&self) {

@@ -23,6 +23,8 @@ pub struct Facts<'a> {
     pub path: &'a str,
     /// the request's headers
     pub headers: &'a HeaderMap,
+    /// claims of a verified token, by name, and what they say
+    pub claims: &'a [(Box<str>, Box<str>)],
 }
 
 impl Facts<'_> {
@@ -31,7 +33,8 @@ impl Facts<'_> {
     pub(super) fn write(&self, part: &KeyPart, ipv6_prefix: u8, key: &mut KeyWriter) {
         let value = match part {
             KeyPart::Client => self.client.map(|client| (b'c', client.as_bytes())),
-            KeyPart::Ip | KeyPart::JwtClaim(_) => None,
+            KeyPart::Ip => None,
+            KeyPart::JwtClaim(name) => self.claim(name).map(|value| (b'j', value.as_bytes())),
             KeyPart::Route => Some((b'r', self.route.as_bytes())),
             KeyPart::Tier => Some((b't', self.tier.unwrap_or("-").as_bytes())),
             KeyPart::Method => Some((b'm', self.method.as_str().as_bytes())),
@@ -44,6 +47,13 @@ impl Facts<'_> {
             Some((kind, value)) => key.value(kind, value),
             None => key.address(self.ip, ipv6_prefix),
         }
+    }
+
+    fn claim(&self, name: &str) -> Option<&str> {
+        let mut claims = self.claims.iter();
+        claims
+            .find(|(is, _)| **is == *name)
+            .map(|(_, value)| &**value)
     }
 }
 
@@ -62,6 +72,7 @@ mod tests {
             host: "api.example.com",
             path: "/a b",
             headers: &headers,
+            claims: &[],
         };
         change(&mut facts);
         let mut writer = KeyWriter::new(b't', "p");
@@ -97,5 +108,17 @@ mod tests {
             key(&[KeyPart::JwtClaim("sub".into())], |_| ()),
             "t:p:i:10.0.0.1"
         );
+    }
+
+    #[test]
+    fn a_claim_of_the_token_is_a_descriptor() {
+        let by = |name: &str| {
+            let claims = Box::leak(Box::new([("org".into(), "acme:eu".into())]));
+            key(&[KeyPart::JwtClaim(name.into())], |facts| {
+                facts.claims = claims;
+            })
+        };
+        assert_eq!(by("org"), "t:p:j:acme%3aeu");
+        assert_eq!(by("sub"), "t:p:i:10.0.0.1");
     }
 }

@@ -12,6 +12,8 @@ use std::hash::Hasher;
 pub struct PolicyQuota {
     /// the numbers
     pub quota: Quota,
+    /// the same as it was written
+    pub written: config::Quota,
     /// how a shared store may count it
     pub terms: Terms,
     /// `X-RateLimit-Limit`: the burst of a token bucket, otherwise the count
@@ -55,6 +57,7 @@ impl PolicyQuota {
         };
         Ok(PolicyQuota {
             quota,
+            written: written.clone(),
             terms,
             limit,
             limit_header: HeaderValue::from(limit),

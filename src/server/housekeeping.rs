@@ -1,6 +1,9 @@
-//! What happens once a second beside the traffic: expiry, clock, names of peers, gauges.
+//! What happens beside the traffic: expiry, clock, names of peers, issuers' keys, gauges, changes of the
+//! configuration.
 
-use crate::snapshot::Running;
+use crate::auth::forward_auth::ForwardAuth;
+use crate::snapshot::{Running, Snapshot};
+use crate::telemetry::AuthMetrics;
 use async_trait::async_trait;
 use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::Service;
@@ -40,7 +43,11 @@ impl Service for Housekeeping {
         let running = self.running.clone();
         must_not_panic("housekeeping", async move {
             let names = resolve_names(running.clone());
-            tokio::join!(names, tick(&running));
+            let changes = crate::snapshot::watch(running.clone());
+            let keys = running.sources.keep_fresh(&running.clock, || {
+                running.snapshot().authenticator.jwks().cloned()
+            });
+            tokio::join!(names, changes, keys, tick(&running));
         })
         .await;
     }
@@ -77,6 +84,7 @@ async fn tick(running: &Running) {
             running.failures.sweep(turn, now_us);
             turn = turn.wrapping_add(1);
         }
+        observe(&running.snapshot(), &running.metrics.auth);
         running
             .metrics
             .buckets
@@ -86,6 +94,17 @@ async fn tick(running: &Running) {
             .evicted
             .set(running.limiter.memory().evicted());
     }
+}
+
+/// What is remembered of credentials.
+fn observe(snapshot: &Snapshot, metrics: &AuthMetrics) {
+    snapshot.authenticator.observe();
+    let asked = snapshot
+        .routes
+        .iter()
+        .filter_map(|route| route.forward_auth.as_ref());
+    let answers: usize = asked.map(ForwardAuth::remembered).sum();
+    metrics.cached_answers.set(answers as i64);
 }
 
 /// Peers given by name, in a loop of its own: a slow name server delays nothing else.

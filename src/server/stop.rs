@@ -78,7 +78,7 @@ impl ShutdownSignalWatch for StopSignals {
                 () = next(terminate) => break self.grace_period,
                 () = next(quit) => break self.grace_period,
                 () = next(interrupt) => break self.grace_period.min(QUICK),
-                () = next(hangup) => tracing::warn!("SIGHUP: this version reads its configuration only at the start"),
+                () = next(hangup) => self.running.reload_wanted.notify_one(),
                 () = next(upgrade) => tracing::warn!("SIGUSR2: this version cannot replace its binary while it runs"),
             }
         };

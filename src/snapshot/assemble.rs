@@ -1,22 +1,79 @@
 //! From a validated configuration to a snapshot, or everything that stands against it.
 
-use super::{Route, Snapshot};
-use crate::auth::api_key::ApiKeys;
-use crate::auth::{Authenticator, Client};
+use super::Snapshot;
+use super::routes::{routes, upstreams};
+use crate::auth::{Authenticator, Client, Sources};
 use crate::config::{self, Config, Loaded, Mode, Problem};
+use crate::limit::quota::Quota;
 use crate::policy::Policy;
 use crate::route::{self, RouteMatch, RouteTable};
 use crate::telemetry::Metrics;
-use crate::upstream::Upstream;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-/// Compiles routes and policies, which the configuration alone cannot judge.
-pub fn assemble(loaded: &Loaded, metrics: &Metrics) -> Result<Snapshot, Vec<Problem>> {
+/// Compiles routes and policies, which the configuration alone cannot judge. What did not change since `previous`
+/// is taken over from it: an upstream keeps what it knows of its peers and who is in its queue.
+pub fn assemble(
+    loaded: &Loaded,
+    metrics: &Metrics,
+    sources: &Arc<Sources>,
+    previous: Option<&Snapshot>,
+) -> Result<Snapshot, Vec<Problem>> {
     let config = &loaded.config;
     let mut problems = Vec::new();
     let policies = compile_policies(loaded, metrics, &mut problems);
-    let table = match RouteTable::build(config.routes.iter().map(route_match).collect()) {
+    let by_route = policies_by_route(config, &policies);
+    let conflicts = cost_conflicts(loaded, &policies, &by_route);
+    // where rows come together with a file, each may be right alone; what then happens is defined: 429
+    if !loaded.has_rows() {
+        problems.extend(conflicts.iter().cloned());
+    }
+    let table = table(loaded, &mut problems);
+    let clients = clients(config);
+    let authenticator = authenticator(loaded, &clients, sources, &mut problems);
+    let failures = failures(loaded, &mut problems);
+    let (Some(table), Some(authenticator), Some(failures), true) =
+        (table, authenticator, failures, problems.is_empty())
+    else {
+        return Err(problems);
+    };
+    let upstreams = upstreams(config, previous);
+    let routes = routes(config, &policies, by_route, metrics, sources, previous);
+    Ok(Snapshot {
+        table,
+        routes,
+        policies,
+        upstreams,
+        authenticator,
+        failures,
+        conflicts,
+        clients,
+        trusted_proxies: config.trusted_proxies.clone(),
+        response_headers: config.response_headers,
+        server_name: config
+            .server
+            .user_agent_header
+            .as_deref()
+            .and_then(|name| name.parse().ok()),
+        health_path: config.server.health_path.clone(),
+        health_detail: config.server.health_detail,
+        shown: loaded.shown(),
+    })
+}
+
+fn failures(loaded: &Loaded, problems: &mut Vec<Problem>) -> Option<Quota> {
+    let guard = &loaded.config.auth.failures;
+    let period_us = u64::try_from(guard.period.as_micros()).unwrap_or(u64::MAX);
+    crate::auth::failures::quota(guard.count, period_us)
+        .map_err(|bad| {
+            let path = ["auth".into(), "failures".into()];
+            problems.push(loaded.problem(&path, bad.to_string(), None));
+        })
+        .ok()
+}
+
+fn table(loaded: &Loaded, problems: &mut Vec<Problem>) -> Option<RouteTable> {
+    match RouteTable::build(loaded.config.routes.iter().map(route_match).collect()) {
         Ok(table) => Some(table),
         Err(errors) => {
             problems.extend(errors.iter().map(|error| {
@@ -28,59 +85,37 @@ pub fn assemble(loaded: &Loaded, metrics: &Metrics) -> Result<Snapshot, Vec<Prob
             }));
             None
         }
-    };
-    let (Some(table), true) = (table, problems.is_empty()) else {
-        return Err(problems);
-    };
-    let upstreams: Vec<Arc<Upstream>> = config
-        .upstreams
-        .iter()
-        .map(|(name, upstream)| Arc::new(Upstream::new(name, upstream)))
-        .collect();
-    let upstream_index: HashMap<&str, usize> = config
-        .upstreams
-        .keys()
-        .enumerate()
-        .map(|(index, name)| (name.as_str(), index))
-        .collect();
-    let by_route = policies_by_route(config, &policies);
-    let routes = config
-        .routes
-        .iter()
-        .enumerate()
-        .map(|(index, route)| Route {
-            name: route.name.clone(),
-            upstream: upstream_index
-                .get(route.upstream.as_str())
-                .copied()
-                .unwrap_or_default(),
-            auth: route.auth,
-            forward_credentials: route.forward_credentials,
-            strip_prefix: route.strip_prefix.clone(),
-            max_body_bytes: route.max_body_bytes,
-            forwarded_header: route.forwarded_header,
-            announced: announced(&policies, by_route.get(index)),
-            policies: by_route.get(index).cloned().unwrap_or_default(),
-            metrics: metrics.route(&route.name),
-        });
-    let clients = clients(config);
-    Ok(Snapshot {
-        table,
-        routes: routes.collect(),
-        policies,
-        upstreams,
-        authenticator: authenticator(config, &clients),
-        clients,
-        trusted_proxies: config.trusted_proxies.clone(),
-        response_headers: config.response_headers,
-        server_name: config
-            .server
-            .user_agent_header
-            .as_deref()
-            .and_then(|name| name.parse().ok()),
-        health_path: config.server.health_path.clone(),
-        health_detail: config.server.health_detail,
-    })
+    }
+}
+
+/// A request must fit into its bucket at all, also where its route multiplies the cost.
+fn cost_conflicts(loaded: &Loaded, policies: &[Policy], by_route: &[Vec<usize>]) -> Vec<Problem> {
+    let mut conflicts = Vec::new();
+    for (index, (route, applied)) in loaded.config.routes.iter().zip(by_route).enumerate() {
+        let factor = u64::from(route.settings.cost);
+        let too_much = applied
+            .iter()
+            .filter_map(|&policy| policies.get(policy))
+            .find(|policy| policy.cost().saturating_mul(factor) > policy.smallest_capacity());
+        if let Some(policy) = too_much.filter(|_| factor > 1) {
+            let path = [
+                "routes".into(),
+                index.into(),
+                "settings".into(),
+                "cost".into(),
+            ];
+            let message = format!(
+                "{factor} times the cost of policy `{}` is more than its smallest quota can hold",
+                policy.name()
+            );
+            let hint = format!(
+                "write at most {}",
+                policy.smallest_capacity() / policy.cost().max(1)
+            );
+            conflicts.push(loaded.problem(&path, message, Some(hint)));
+        }
+    }
+    conflicts
 }
 
 fn compile_policies(
@@ -152,15 +187,6 @@ fn policies_by_route(config: &Config, policies: &[Policy]) -> Vec<Vec<usize>> {
     by_route
 }
 
-fn announced(policies: &[Policy], applied: Option<&Vec<usize>>) -> Option<http::HeaderValue> {
-    let applied = applied?.iter().filter_map(|&index| policies.get(index));
-    let enforced = applied.filter(|policy| policy.enforces());
-    let items: Vec<&str> = enforced
-        .map(|policy| policy.quota(0).announced.as_str())
-        .collect();
-    items.join(", ").parse().ok()
-}
-
 fn clients(config: &Config) -> HashMap<String, Arc<Client>> {
     let client = |(id, written): (&String, &config::Client)| {
         let client = Client::new(id, written.tier.clone());
@@ -169,11 +195,20 @@ fn clients(config: &Config) -> HashMap<String, Arc<Client>> {
     config.clients.iter().map(client).collect()
 }
 
-fn authenticator(config: &Config, clients: &HashMap<String, Arc<Client>>) -> Authenticator {
-    let keys = config.clients.iter().flat_map(|(id, written)| {
-        let client = clients.get(id);
-        let digests = written.api_keys.iter();
-        digests.filter_map(move |digest| Some((*digest, client?.clone())))
-    });
-    Authenticator::new(config.auth.api_key_header.clone(), ApiKeys::new(keys))
+fn authenticator(
+    loaded: &Loaded,
+    clients: &HashMap<String, Arc<Client>>,
+    sources: &Arc<Sources>,
+    problems: &mut Vec<Problem>,
+) -> Option<Authenticator> {
+    match Authenticator::compile(&loaded.config, clients, sources) {
+        Ok(authenticator) => Some(authenticator),
+        Err(bad) => {
+            problems.extend(bad.into_iter().map(|bad| {
+                let path: Vec<_> = ["auth".into()].into_iter().chain(bad.path).collect();
+                loaded.problem(&path, bad.message, Some(bad.hint))
+            }));
+            None
+        }
+    }
 }

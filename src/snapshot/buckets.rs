@@ -31,7 +31,7 @@ pub enum Whose<'a> {
 impl Snapshot {
     /// The buckets that follow from client or address, tier and routes. Those that also need a
     /// request's method, host, path or headers are not among them; a bucket's key names them.
-    pub fn buckets_of(&self, whose: &Whose<'_>) -> Vec<Named> {
+    pub fn buckets_of(&self, whose: &Whose<'_>, now_us: u64) -> Vec<Named> {
         let mut seen = HashSet::new();
         let mut buckets = Vec::new();
         for route in &self.routes {
@@ -42,7 +42,7 @@ impl Snapshot {
                 if policy.needs_a_request() {
                     continue;
                 }
-                let named = named(policy, index, route, whose);
+                let named = named(policy, index, route, whose, now_us);
                 if seen.insert(named.key) {
                     buckets.push(named);
                 }
@@ -81,7 +81,7 @@ impl Snapshot {
     }
 }
 
-fn named(policy: &Policy, index: usize, route: &Route, whose: &Whose<'_>) -> Named {
+fn named(policy: &Policy, index: usize, route: &Route, whose: &Whose<'_>, now_us: u64) -> Named {
     let (client, ip) = match whose {
         Whose::Client(client) => (Some(*client), IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         Whose::Address(ip) => (None, *ip),
@@ -97,10 +97,11 @@ fn named(policy: &Policy, index: usize, route: &Route, whose: &Whose<'_>) -> Nam
         host: "",
         path: "",
         headers: &HeaderMap::new(),
+        claims: &[],
     };
     Named {
         key: policy.bucket_key(&facts),
         policy: index,
-        quota: policy.quota_for(client, tier),
+        quota: policy.quota_for(client, tier, now_us),
     }
 }

@@ -5,6 +5,9 @@ use crate::config::HealthDetail;
 use crate::limit::shared::Condition;
 use serde_json::{Map, Value, json};
 
+/// Rows that are left out, named in one answer.
+const MOST_REFUSED: usize = 20;
+
 /// What a health check answers.
 pub struct Health {
     /// 200, or 503 while draining
@@ -31,7 +34,16 @@ impl Running {
         document.insert("status".into(), json!(status));
         if detail == HealthDetail::Full {
             document.insert("redis".into(), json!(redis(condition)));
-            document.insert("postgres".into(), json!("disabled"));
+            document.insert("postgres".into(), json!(self.postgres()));
+            if let Some(refused) = self.refused_rows() {
+                document.insert("refused".into(), refused);
+            }
+            if let Some(jwks) = self.snapshot().authenticator.jwks() {
+                let age_us = jwks.age_us(self.clock.now_us());
+                let age_seconds = age_us.map(|age_us| age_us / 1_000_000);
+                let jwks = json!({ "keys": jwks.len(), "age_seconds": age_seconds });
+                document.insert("jwks".into(), jwks);
+            }
             document.insert(
                 "upstreams".into(),
                 upstreams(&self.snapshot(), self.clock.now_us()),
@@ -41,6 +53,27 @@ impl Running {
             status: if draining { 503 } else { 200 },
             body: Value::Object(document).to_string(),
         }
+    }
+}
+
+impl Running {
+    fn postgres(&self) -> String {
+        let database = self.database.as_ref();
+        database.map_or_else(
+            || "disabled".to_owned(),
+            |database| database.health().to_string(),
+        )
+    }
+
+    /// Rows of the database that are left out; `None`: none are.
+    fn refused_rows(&self) -> Option<Value> {
+        let refused = self.origins.as_ref()?.refused();
+        let paths: Vec<&str> = refused
+            .iter()
+            .take(MOST_REFUSED)
+            .map(|problem| problem.path.as_str())
+            .collect();
+        (!paths.is_empty()).then(|| json!(paths))
     }
 }
 

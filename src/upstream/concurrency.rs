@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// The gate before an upstream. Places are given in the order of arrival.
 pub struct Admission {
     places: Option<Arc<Semaphore>>,
+    max_concurrent: Option<u32>,
     waiting: AtomicU32,
     queue_size: u32,
     queue_timeout: Duration,
@@ -31,6 +32,7 @@ impl Admission {
         let places = max_concurrent.map(|places| Arc::new(Semaphore::new(places as usize)));
         Admission {
             places,
+            max_concurrent,
             waiting: AtomicU32::new(0),
             queue_size,
             queue_timeout,
@@ -58,6 +60,11 @@ impl Admission {
             Ok(Ok(place)) => Ok(Some(place)),
             Ok(Err(_)) | Err(_) => Err(NoPlace::TimedOut),
         }
+    }
+
+    /// Requests at once; absent: any number.
+    pub fn max_concurrent(&self) -> Option<u32> {
+        self.max_concurrent
     }
 
     /// Requests waiting now.

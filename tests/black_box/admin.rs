@@ -1,5 +1,12 @@
 //! The admin listener: health, metrics, start page, and who may see them.
 
+pub(crate) mod api;
+mod documents;
+mod explain;
+mod hostile;
+mod keys;
+mod stage;
+
 use crate::client::Connection;
 use crate::gateway::{EVERYTHING, Gateway, app};
 use crate::upstream::Upstream;

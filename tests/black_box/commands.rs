@@ -214,10 +214,14 @@ fn help_names_every_command_and_mistakes_are_explained() {
     let scratch = Scratch::new();
     let (code, out, _) = outcome(tidegate(scratch.path()).arg("--help"));
     assert_eq!(code, Some(0));
-    for word in ["run", "check", "demo", "simulate", "schema", "--config"] {
+    for word in [
+        "run", "check", "demo", "simulate", "schema", "migrate", "keys", "explain", "--config",
+    ] {
         assert!(out.contains(word), "{word} is not in\n{out}");
     }
-    for command in ["run", "check", "demo", "simulate", "schema"] {
+    for command in [
+        "run", "check", "demo", "simulate", "schema", "migrate", "keys", "explain",
+    ] {
         let (code, out, _) = outcome(tidegate(scratch.path()).args([command, "--help"]));
         assert_eq!(code, Some(0), "{command}");
         assert!(out.contains("Usage:"), "{out}");

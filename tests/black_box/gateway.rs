@@ -73,8 +73,13 @@ pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
     pub(crate) stderr: Output,
-    _scratch: Scratch,
+    scratch: Scratch,
+    /// what its file begins with
+    beginning: String,
 }
+
+/// The name of its configuration.
+const FILE: &str = "gateway.yaml";
 
 /// Every request goes to the upstream `app`.
 pub(crate) const EVERYTHING: &str = "routes: [{ name: app, upstream: app }]\n";
@@ -112,12 +117,10 @@ impl Gateway {
         configuration: &str,
     ) -> Self {
         let scratch = Scratch::new();
-        let file = scratch.file(
-            "gateway.yaml",
-            &format!(
-                "listeners: [{{ address: 127.0.0.1:0{listener} }}]\nadmin: {{ address: 127.0.0.1:0{admin} }}\n{configuration}"
-            ),
+        let beginning = format!(
+            "listeners: [{{ address: 127.0.0.1:0{listener} }}]\nadmin: {{ address: 127.0.0.1:0{admin} }}\n"
         );
+        let file = scratch.file(FILE, &format!("{beginning}{configuration}"));
         let mut child = tidegate(scratch.path())
             .args(["run", "-c"])
             .arg(&file)
@@ -145,8 +148,27 @@ impl Gateway {
             address: quoted(&line, "listeners"),
             admin: quoted(&line, "admin"),
             stderr,
-            _scratch: scratch,
+            scratch,
+            beginning,
         }
+    }
+
+    /// Writes its file anew; listeners stay as they are.
+    pub(crate) fn rewrite(&self, configuration: &str) {
+        let text = format!("{}{configuration}", self.beginning);
+        self.scratch.file(FILE, &text);
+    }
+
+    /// Writes its file anew and has it read.
+    pub(crate) fn reload(&self, configuration: &str) {
+        self.rewrite(configuration);
+        self.signal("HUP");
+    }
+
+    /// Lines of its log that contain this.
+    pub(crate) fn lines_with(&self, part: &str) -> usize {
+        let text = self.stderr.text();
+        text.lines().filter(|line| line.contains(part)).count()
     }
 
     pub(crate) fn process_id(&self) -> u32 {

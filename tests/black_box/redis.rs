@@ -1,8 +1,8 @@
 //! Real Redis servers for the tests: alone, as a cluster, behind sentinels, at the end of a bad wire.
 
-mod certificates;
+pub(crate) mod certificates;
 mod cluster;
-mod ports;
+pub(crate) mod ports;
 mod process;
 mod resp;
 mod sentinel;

@@ -5,7 +5,10 @@ use std::fmt;
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::config::notation::written;
 
 /// A named quota, whom and what it applies to, and how it behaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +26,7 @@ pub struct Policy {
     /// Replaces the quota for a tier.
     pub tiers: BTreeMap<String, Quota>,
     /// Replaces the quota for a client.
-    pub overrides: BTreeMap<String, Quota>,
+    pub overrides: BTreeMap<String, Override>,
     /// Units one request takes.
     pub cost: u32,
     /// Whether every request is counted at once; never leased for `leaky_bucket` and `concurrency`.
@@ -117,6 +120,38 @@ pub struct Quota {
     pub burst: Option<u64>,
     /// `leaky_bucket` only, and always there for it.
     pub max_delay: Option<Duration>,
+}
+
+/// A client's own quota.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Override {
+    /// What is allowed.
+    pub quota: Quota,
+    /// When it ends to hold, microseconds since the Unix epoch; absent: never.
+    pub expires_us: Option<u64>,
+}
+
+impl Serialize for Quota {
+    /// As the file has it: `{"count":30,"period":"1m"}`.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("count", &self.count)?;
+        match &self.window {
+            Window::Period(period) => map.serialize_entry("period", &written(*period))?,
+            Window::Calendar { unit, time_zone } => {
+                map.serialize_entry("calendar", unit)?;
+                map.serialize_entry("time_zone", time_zone)?;
+            }
+            Window::None => (),
+        }
+        if let Some(burst) = self.burst {
+            map.serialize_entry("burst", &burst)?;
+        }
+        if let Some(max_delay) = self.max_delay {
+            map.serialize_entry("max_delay", &written(max_delay))?;
+        }
+        map.end()
+    }
 }
 
 /// The time a quota's count refers to.

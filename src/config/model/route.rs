@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +81,14 @@ pub struct Route {
     pub upstream: String,
     /// Whether credentials are looked at.
     pub auth: RouteAuth,
+    /// Networks it takes requests from; absent: all.
+    pub allow: Option<Vec<IpNet>>,
+    /// Networks it refuses, also those that `allow` has.
+    pub deny: Vec<IpNet>,
+    /// Scopes a client needs, all of them.
+    pub scopes: Vec<String>,
+    /// The URL that is asked about every request; absent: none.
+    pub forward_auth: Option<ForwardAuth>,
     /// Whether a credential that was verified here still goes to the upstream.
     pub forward_credentials: bool,
     /// A prefix taken off the path before forwarding.
@@ -88,6 +97,55 @@ pub struct Route {
     pub max_body_bytes: Option<u64>,
     /// Whether the `Forwarded` header of RFC 7239 is sent upstream.
     pub forwarded_header: bool,
+    /// What is changed while it runs.
+    pub settings: RouteSettings,
+}
+
+/// What is changed about a route while it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteSettings {
+    /// Whether it serves at all; if not, what it matches is answered with 404.
+    pub enabled: bool,
+    /// Whether everything is answered with 503.
+    pub maintenance: bool,
+    /// The upstream in place of the route's; it exists.
+    pub upstream: Option<String>,
+    /// An upstream that takes some of the clients.
+    pub canary: Option<Canary>,
+    /// Limit between two reads, in place of the upstream's.
+    pub timeout: Option<Duration>,
+    /// Requests in flight at most, per gateway.
+    pub max_concurrent: Option<u32>,
+    /// By how much the cost in every policy is multiplied.
+    pub cost: u32,
+}
+
+/// An upstream that takes some of the clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Canary {
+    /// The upstream's name; it exists.
+    pub upstream: String,
+    /// Per cent of the clients, 0 to 100.
+    pub percent: u8,
+}
+
+/// A URL that is asked whether a request may pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardAuth {
+    /// Where to ask.
+    pub url: String,
+    /// How long to wait for the answer.
+    pub timeout: Duration,
+    /// Headers of the request that it gets.
+    pub headers: Vec<http::HeaderName>,
+    /// Headers of its answer that the upstream gets.
+    pub copy_headers: Vec<http::HeaderName>,
+    /// The header of its answer that names the client.
+    pub client_header: Option<http::HeaderName>,
+    /// The header of its answer that names the client's tier.
+    pub tier_header: Option<http::HeaderName>,
+    /// How long an answer holds for the same `headers`; zero: it is asked every time.
+    pub cache: Duration,
 }
 
 /// The path a route takes, in normal form.

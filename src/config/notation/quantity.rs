@@ -11,6 +11,12 @@ const LONGEST_MS: u64 = 366 * 24 * 3_600_000;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::config) struct TimeSpan(pub(in crate::config) Duration);
 
+/// A duration as the configuration writes it, for the command line.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let hint = |hint: Option<String>| hint.unwrap_or_else(|| TimeSpan::HINT.to_owned());
+    TimeSpan::parse(text).map(|span| span.0).map_err(hint)
+}
+
 impl Notation for TimeSpan {
     const FORMAT: &'static str = "tidegate-duration";
     const WHAT: &'static str = "a duration";
@@ -52,6 +58,23 @@ impl Notation for TimeSpan {
         } else {
             Ok(TimeSpan(Duration::from_millis(total_ms)))
         }
+    }
+}
+
+/// A duration as the file has it: `1m30s`.
+pub(in crate::config) fn written(span: Duration) -> String {
+    let mut rest_ms = span.as_millis();
+    let mut text = String::new();
+    for (unit, unit_ms) in [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)] {
+        if rest_ms >= unit_ms {
+            text.push_str(&format!("{}{unit}", rest_ms / unit_ms));
+            rest_ms %= unit_ms;
+        }
+    }
+    if text.is_empty() {
+        "0s".to_owned()
+    } else {
+        text
     }
 }
 

@@ -1,5 +1,6 @@
 //! URLs of Redis servers. Their hints never repeat any of the text: it may hold a password.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr};
 
 use percent_encoding::percent_decode_str;
@@ -7,6 +8,7 @@ use percent_encoding::percent_decode_str;
 use super::Notation;
 use super::address::is_host;
 use crate::config::model::Secret;
+use crate::config::problem::without_login;
 
 /// The longest path of a Unix socket (`sun_path` without its final zero).
 const LONGEST_SOCKET_PATH: usize = 107;
@@ -88,6 +90,10 @@ impl Notation for RedisUrl {
                                 or `unix:///path` for a socket";
     const PATTERN: Option<&'static str> = Some("^$|^(redis|rediss|unix|redis\\+unix)://");
     const SECRET: bool = true;
+
+    fn masked(text: &str) -> Cow<'_, str> {
+        without_login(text)
+    }
 
     fn parse(text: &str) -> Result<Self, Option<String>> {
         if text.is_empty() {

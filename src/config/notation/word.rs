@@ -105,6 +105,45 @@ impl Notation for MethodName {
     }
 }
 
+/// The name of a claim, or a dotted path to a nested one.
+#[derive(Clone, PartialEq, Eq)]
+pub(in crate::config) struct ClaimName(pub(in crate::config) String);
+
+impl Notation for ClaimName {
+    const FORMAT: &'static str = "tidegate-claim";
+    const WHAT: &'static str = "the name of a claim";
+    const HINT: &'static str =
+        "write 1 to 128 visible ASCII characters, such as `sub`, or `org.id` for a nested claim";
+
+    fn parse(text: &str) -> Result<Self, Option<String>> {
+        let fits = (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+        if fits {
+            Ok(ClaimName(text.to_owned()))
+        } else {
+            Err(None)
+        }
+    }
+}
+
+/// What a credential may be used for (RFC 6749, 3.3).
+#[derive(Clone, PartialEq, Eq)]
+pub(in crate::config) struct ScopeName(pub(in crate::config) String);
+
+impl Notation for ScopeName {
+    const FORMAT: &'static str = "tidegate-scope";
+    const WHAT: &'static str = "a scope";
+    const HINT: &'static str = "write 1 to 128 visible ASCII characters without spaces, `\"` and `\\`, such as `orders:read`";
+
+    fn parse(text: &str) -> Result<Self, Option<String>> {
+        let fits = |b: u8| b.is_ascii_graphic() && b != b'"' && b != b'\\';
+        if (1..=128).contains(&text.len()) && text.bytes().all(fits) {
+            Ok(ScopeName(text.to_owned()))
+        } else {
+            Err(None)
+        }
+    }
+}
+
 /// One entry of a policy's key.
 #[derive(Clone, PartialEq, Eq)]
 pub(in crate::config) struct Descriptor(pub(in crate::config) KeyPart);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::span;
 use crate::config::model::{Algorithm, CalendarUnit, Consistency, Mode, OnOutage};
-use crate::config::notation::{Descriptor, MethodName, TimeSpan, Written, ZoneName};
+use crate::config::notation::{Descriptor, MethodName, Moment, TimeSpan, Written, ZoneName};
 
 /// A named quota, whom and what it applies to, and how it behaves.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -94,6 +94,8 @@ pub(in crate::config) struct Quota {
     pub(in crate::config) time_zone: Option<Written<ZoneName>>,
     /// The longest delay before a refusal (leaky_bucket only); null: 1s.
     pub(in crate::config) max_delay: Option<Written<TimeSpan>>,
+    /// When it ends to hold (in overrides only), such as 2026-12-31T23:59:59Z; null: never.
+    pub(in crate::config) expires: Option<Written<Moment>>,
 }
 
 /// The time zone of a calendar window that gives none.

@@ -5,10 +5,11 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::span;
+use super::{RouteSettings, span};
 use crate::config::model::{Balance, Protocol, RouteAuth};
 use crate::config::notation::{
-    HostPattern, MethodName, Name, PathRegex, PeerAddress, Size, TimeSpan, UrlPath, Written,
+    HeaderField, HostPattern, MethodName, Name, Network, PathRegex, PeerAddress, ScopeName, Size,
+    TimeSpan, UrlPath, WebUrl, Written,
 };
 
 /// A pool of peers.
@@ -116,6 +117,17 @@ pub(in crate::config) struct Route {
     pub(in crate::config) upstream: Option<String>,
     /// Whether credentials are looked at.
     pub(in crate::config) auth: RouteAuth,
+    /// Networks whose requests are taken, others get 403; null: all.
+    #[schemars(with = "Option<Vec<Written<Network>>>")]
+    pub(in crate::config) allow: Option<Vec<Option<Written<Network>>>>,
+    /// Networks whose requests get 403, also those that allow has.
+    #[schemars(with = "Vec<Written<Network>>")]
+    pub(in crate::config) deny: Vec<Option<Written<Network>>>,
+    /// Scopes that the API key or the token must have, all of them; otherwise 403.
+    #[schemars(with = "Vec<Written<ScopeName>>")]
+    pub(in crate::config) scopes: Vec<Option<Written<ScopeName>>>,
+    /// A URL that is asked about every request (nginx's auth_request).
+    pub(in crate::config) forward_auth: ForwardAuth,
     /// Whether a credential that Tidegate verified still goes to the upstream.
     pub(in crate::config) forward_credentials: bool,
     /// Changes to the request.
@@ -124,6 +136,8 @@ pub(in crate::config) struct Route {
     pub(in crate::config) max_body: Option<Written<Size>>,
     /// Whether the Forwarded header of RFC 7239 goes to the upstream.
     pub(in crate::config) forwarded_header: bool,
+    /// What is changed while it runs.
+    pub(in crate::config) settings: RouteSettings,
 }
 
 impl Default for Route {
@@ -133,10 +147,55 @@ impl Default for Route {
             matches: Match::default(),
             upstream: None,
             auth: RouteAuth::None,
+            allow: None,
+            deny: Vec::new(),
+            scopes: Vec::new(),
+            forward_auth: ForwardAuth::default(),
             forward_credentials: false,
             rewrite: Rewrite::default(),
             max_body: None,
             forwarded_header: false,
+            settings: RouteSettings::default(),
+        }
+    }
+}
+
+/// A URL that is asked about every request: 2xx lets it pass, 401 and 403 refuse it.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct ForwardAuth {
+    /// Where to ask; null or empty: nowhere.
+    pub(in crate::config) url: Option<Written<WebUrl>>,
+    /// How long to wait for the answer, 10ms to 1m; then 503.
+    pub(in crate::config) timeout: Written<TimeSpan>,
+    /// Headers of the request that it gets, beside X-Forwarded-Method, -Proto, -Host, -Uri and -For.
+    #[schemars(with = "Vec<Written<HeaderField>>")]
+    pub(in crate::config) headers: Vec<Option<Written<HeaderField>>>,
+    /// Headers of its answer that the upstream gets, in place of the client's own.
+    #[schemars(with = "Vec<Written<HeaderField>>")]
+    pub(in crate::config) copy_headers: Vec<Option<Written<HeaderField>>>,
+    /// The header of its answer that names the client; null: none.
+    pub(in crate::config) client_header: Option<Written<HeaderField>>,
+    /// The header of its answer that names the client's tier; null: none.
+    pub(in crate::config) tier_header: Option<Written<HeaderField>>,
+    /// How long an answer holds for requests with the same `headers`, at most 1h; 0s: it is asked every time.
+    pub(in crate::config) cache: Written<TimeSpan>,
+}
+
+impl Default for ForwardAuth {
+    fn default() -> Self {
+        let header = |text, name| Some(Written::known(text, HeaderField(name)));
+        ForwardAuth {
+            url: None,
+            timeout: span("1s", Duration::from_secs(1)),
+            headers: vec![
+                header("Authorization", http::header::AUTHORIZATION),
+                header("Cookie", http::header::COOKIE),
+            ],
+            copy_headers: Vec::new(),
+            client_header: None,
+            tier_header: None,
+            cache: span("0s", Duration::ZERO),
         }
     }
 }

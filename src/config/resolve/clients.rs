@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use sha2::{Digest, Sha256};
 
-use super::{Names, Review, instead_of};
-use crate::config::model::Client;
+use super::{Names, Review, no_such_tier};
+use crate::config::model::{Client, ClientKey};
 use crate::config::place::Place;
 use crate::config::raw;
 
@@ -28,14 +28,15 @@ pub(super) fn resolve(
             .filter(|tier| !names.tiers.contains(tier))
         {
             let place = place.then("tier");
-            let message = format!("there is no tier {}", review.shown(&place));
-            review.error(&place, message, instead_of(tier, &names.tiers, "tiers"));
+            let shown = review.shown(&place);
+            no_such_tier(tier, &shown, &place, names, review);
         }
         let place = place.then("api_keys");
         let mut api_keys = Vec::new();
         for (index, key) in raw.api_keys.iter().enumerate() {
             let place = place.then(index);
-            let Some(digest) = key.as_ref().and_then(|key| digest(key, &place, review)) else {
+            let Some(key) = key else { continue };
+            let Some(digest) = digest(key, &place, review) else {
                 continue;
             };
             match owners.get(&digest) {
@@ -58,7 +59,11 @@ pub(super) fn resolve(
                     );
                 }
             }
-            api_keys.push(digest);
+            let scopes = key.scopes.iter().flatten();
+            api_keys.push(ClientKey {
+                digest,
+                scopes: scopes.map(|scope| scope.value.0.clone()).collect(),
+            });
         }
         clients.insert(
             id,
@@ -179,7 +184,10 @@ mod tests {
             "{found:?}"
         );
         let expected: [u8; 32] = Sha256::digest("short").into();
-        assert_eq!(loaded(&text).config.clients["a"].api_keys[0], expected);
+        assert_eq!(
+            loaded(&text).config.clients["a"].api_keys[0].digest,
+            expected
+        );
     }
 
     #[test]

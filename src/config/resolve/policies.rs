@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use super::quota::{Frame, resolve as quota};
-use super::{Names, Review, by_name, instead_of, not_empty};
-use crate::config::model::{Algorithm, Consistency, KeyPart, Policy, Quota};
+use super::{Names, Review, by_name, instead_of, no_such_tier, not_empty};
+use crate::config::model::{Algorithm, Consistency, KeyPart, Override, Policy, Quota};
 use crate::config::notation::{MethodName, Written};
 use crate::config::place::Place;
 use crate::config::problem::quoted;
@@ -38,6 +38,7 @@ fn policy(
     routes(raw.routes.as_ref(), &place.then("routes"), names, review);
     not_empty(raw.methods.as_ref(), &place.then("methods"), review);
     can_be_leased(&raw, &place.then("consistency"), review);
+    only_overrides_expire(&raw, place, review);
     let key = raw.key.map(|raw| {
         raw.into_iter()
             .flatten()
@@ -48,22 +49,23 @@ fn policy(
         descriptor(key, &place.then("key"), review);
         quota_follows_key(key, place, review);
     }
-    references(
-        &place.then("tiers"),
-        raw.tiers.keys(),
-        &names.tiers,
-        "tier",
-        "tiers",
-        review,
-    );
-    references(
-        &place.then("overrides"),
-        raw.overrides.keys(),
-        &names.clients,
-        "client",
-        "clients",
-        review,
-    );
+    let tiers = place.then("tiers");
+    for tier in raw
+        .tiers
+        .keys()
+        .filter(|tier| !names.tiers.contains(tier.as_str()))
+    {
+        no_such_tier(tier, &quoted(tier), &tiers.then(tier), names, review);
+    }
+    // a client of the database is looked up when it comes, so nobody knows all of them
+    if !names.elsewhere {
+        known_clients(
+            &place.then("overrides"),
+            raw.overrides.keys(),
+            &names.clients,
+            review,
+        );
+    }
     let lease_ttl = review.between(&raw.lease_ttl, LEASES, &place.then("lease_ttl"));
     let frame = Frame {
         algorithm: raw.algorithm,
@@ -74,7 +76,7 @@ fn policy(
         .as_ref()
         .and_then(|raw| quota(raw, frame, &place.then("quota"), review));
     let tiers = quotas(&raw.tiers, frame, &place.then("tiers"), review);
-    let overrides = quotas(&raw.overrides, frame, &place.then("overrides"), review);
+    let overrides = overrides(&raw.overrides, frame, &place.then("overrides"), review);
     Some(Policy {
         name: name.to_owned(),
         routes: raw
@@ -121,18 +123,16 @@ fn routes(
     }
 }
 
-/// Checks that the keys of `tiers` or `overrides` exist.
-fn references<'k>(
+/// Checks that the keys of `overrides` exist.
+fn known_clients<'k>(
     place: &Place<'_>,
-    keys: impl Iterator<Item = &'k String>,
+    ids: impl Iterator<Item = &'k String>,
     known: &HashSet<&str>,
-    what: &str,
-    section: &str,
     review: &mut Review<'_>,
 ) {
-    for key in keys.filter(|key| !known.contains(key.as_str())) {
-        let message = format!("there is no {what} {}", quoted(key));
-        review.error_even_if_broken(&place.then(key), message, instead_of(key, known, section));
+    for id in ids.filter(|id| !known.contains(id.as_str())) {
+        let message = format!("there is no client {}", quoted(id));
+        review.error_even_if_broken(&place.then(id), message, instead_of(id, known, "clients"));
     }
 }
 
@@ -218,6 +218,39 @@ fn quotas(
         raw.iter()
             .map(|(name, raw)| (name.clone(), quota(raw, frame, &place.then(name), review))),
     )
+}
+
+fn overrides(
+    raw: &BTreeMap<String, raw::Quota>,
+    frame: Frame,
+    place: &Place<'_>,
+    review: &mut Review<'_>,
+) -> BTreeMap<String, Override> {
+    by_name(raw.iter().map(|(client, raw)| {
+        let expires_us = raw.expires.as_ref().map(|moment| moment.value.0);
+        let quota = quota(raw, frame, &place.then(client), review);
+        let own = quota.map(|quota| Override { quota, expires_us });
+        (client.clone(), own)
+    }))
+}
+
+fn only_overrides_expire(raw: &raw::Policy, place: &Place<'_>, review: &mut Review<'_>) {
+    let hint = "remove it; it belongs to the quotas in `overrides`";
+    let mut report = |place: &Place<'_>| {
+        review.error(&place.then("expires"), "this quota cannot expire", hint);
+    };
+    if raw
+        .quota
+        .as_ref()
+        .is_some_and(|quota| quota.expires.is_some())
+    {
+        report(&place.then("quota"));
+    }
+    for (tier, quota) in &raw.tiers {
+        if quota.expires.is_some() {
+            report(&place.then("tiers").then(tier));
+        }
+    }
 }
 
 impl Algorithm {

@@ -216,7 +216,19 @@ fn ca_file(path: String, urls: &[Given], place: &Place<'_>, review: &mut Review<
             message,
             "write `rediss://` in the URL, or remove `ca_file`",
         );
-    } else if let Err(reason) = certificates(&path) {
+        return path;
+    }
+    readable(path, shown, place, review)
+}
+
+/// A PEM file of certificates; reported where it cannot be used.
+pub(super) fn certificates_of(path: String, place: &Place<'_>, review: &mut Review<'_>) -> PathBuf {
+    let shown = review.shown(place);
+    readable(PathBuf::from(path), shown, place, review)
+}
+
+fn readable(path: PathBuf, shown: String, place: &Place<'_>, review: &mut Review<'_>) -> PathBuf {
+    if let Err(reason) = certificates(&path) {
         let hint = "give a PEM file of the CA's certificate; a relative path starts at the working directory";
         review.error(place, format!("{shown} {reason}"), hint);
     }

@@ -20,15 +20,15 @@ subjectAltName = IP:127.0.0.1, DNS:localhost
 ";
 
 /// A CA and a certificate that it gave to a server on this machine.
-pub(super) struct Certificates {
-    pub(super) ca: PathBuf,
-    pub(super) cert: PathBuf,
-    pub(super) key: PathBuf,
+pub(crate) struct Certificates {
+    pub(crate) ca: PathBuf,
+    pub(crate) cert: PathBuf,
+    pub(crate) key: PathBuf,
 }
 
 impl Certificates {
     /// Writes them into a folder.
-    pub(super) fn make(folder: &Path) -> Self {
+    pub(crate) fn make(folder: &Path) -> Self {
         std::fs::write(folder.join("openssl.cnf"), CONFIGURATION).unwrap();
         let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -config openssl.cnf";
         for line in [

@@ -12,11 +12,11 @@ const COUNT: u16 = 10_000;
 const CLUSTER_BUS: u16 = 10_000;
 
 /// How often a fixture tries another port before it gives up.
-pub(super) const ATTEMPTS: usize = 50;
+pub(crate) const ATTEMPTS: usize = 50;
 
 /// A port that was free a moment ago, and so was the one for the bus of a cluster. Whoever finds it taken tries
 /// again with another.
-pub(super) fn probably_free() -> u16 {
+pub(crate) fn probably_free() -> u16 {
     let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
     for _ in 0..ATTEMPTS {
         let random = RandomState::new().build_hasher().finish();

@@ -1,0 +1,3 @@
+-- Deletes a row of policies.
+-- $1 text: its name
+DELETE FROM policies WHERE name = $1

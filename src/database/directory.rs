@@ -1,0 +1,257 @@
+//! API keys and clients on demand: bounded, remembered, one query for one key at a time.
+
+mod cache;
+mod look_up;
+mod record;
+mod section;
+mod state;
+
+pub use record::{ClientRecord, KeyRecord};
+pub(super) use state::unhex;
+
+use super::failure::{DatabaseError, Health, within};
+use super::pool::Pool;
+use crate::clock::Clock;
+use crate::telemetry::DatabaseMetrics;
+use parking_lot::Mutex;
+use record::Record;
+use section::Section;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_postgres::Client;
+
+/// Look-ups under way at once in the process.
+const MAX_LOOK_UPS: usize = 64;
+
+/// Refreshes that may wait; beyond that they are left to a later request.
+const MAX_REFRESHES: usize = 1_024;
+
+/// Of what does not exist, so much is kept: enough for a client with an old key, whatever garbage
+/// comes by.
+const MAX_ABSENT: usize = 65_536;
+
+/// What is known without asking.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recalled<T> {
+    /// it exists
+    Known(Arc<T>),
+    /// it does not exist
+    Absent,
+    /// the database has to be asked
+    Unknown,
+}
+
+/// Why a question has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    /// no answer from the database
+    #[error("the database does not answer")]
+    Away,
+    /// too many look-ups are under way
+    #[error("too many look-ups are under way")]
+    TooMany,
+}
+
+/// Keys by digest and clients by id; clones are the same directory.
+#[derive(Clone)]
+pub struct Directory {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    keys: Section<KeyRecord>,
+    clients: Section<ClientRecord>,
+    look_ups: Arc<Semaphore>,
+    refreshes: mpsc::Sender<Wanted>,
+    /// until [`Directory::keep_fresh`] takes it
+    wanted: Mutex<Option<mpsc::Receiver<Wanted>>>,
+    pool: Arc<Pool>,
+    health: watch::Receiver<Health>,
+    /// where look-ups run once the database is started: not on the threads that serve requests
+    runtime: OnceLock<Handle>,
+    clock: Clock,
+    metrics: DatabaseMetrics,
+    /// where it is kept for a start without the database
+    file: Option<PathBuf>,
+    has_changed: AtomicBool,
+    uses_noted_us: AtomicU64,
+}
+
+fn keys(shared: &Shared) -> &Section<KeyRecord> {
+    &shared.keys
+}
+
+fn clients(shared: &Shared) -> &Section<ClientRecord> {
+    &shared.clients
+}
+
+/// What is to be asked for again.
+enum Wanted {
+    Key([u8; 32]),
+    Client(Arc<str>),
+}
+
+impl Directory {
+    pub(super) fn new(
+        max_cached: usize,
+        file: Option<PathBuf>,
+        pool: Arc<Pool>,
+        health: watch::Receiver<Health>,
+        metrics: DatabaseMetrics,
+    ) -> Self {
+        let (refreshes, wanted) = mpsc::channel(MAX_REFRESHES);
+        let max_absent = max_cached.min(MAX_ABSENT);
+        let clock = Clock::new();
+        let shared = Shared {
+            keys: Section::new(max_cached, max_absent),
+            clients: Section::new(max_cached, max_absent),
+            look_ups: Arc::new(Semaphore::new(MAX_LOOK_UPS)),
+            refreshes,
+            wanted: Mutex::new(Some(wanted)),
+            pool,
+            health,
+            runtime: OnceLock::new(),
+            uses_noted_us: AtomicU64::new(clock.now_us()),
+            clock,
+            metrics,
+            file,
+            has_changed: AtomicBool::new(false),
+        };
+        Directory {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// What is known of a key, without waiting. Counts as a use of the key.
+    pub fn recall_key(&self, digest: &[u8; 32], now_us: u64) -> Recalled<KeyRecord> {
+        let found = self.shared.keys.recall(digest, now_us);
+        if found.is_old {
+            // a full queue is no loss: the next request tries again
+            let _ = self.shared.refreshes.try_send(Wanted::Key(*digest));
+        }
+        found.recalled
+    }
+
+    /// Asks the database for a key if need be; absent: there is none such, or none that is valid.
+    pub async fn find_key(
+        &self,
+        digest: [u8; 32],
+        now_us: u64,
+    ) -> Result<Option<Arc<KeyRecord>>, Unavailable> {
+        self.shared.find(keys, digest, now_us).await
+    }
+
+    /// What is known of a client, without waiting.
+    pub fn recall_client(&self, id: &str, now_us: u64) -> Recalled<ClientRecord> {
+        let found = self.shared.clients.recall(id, now_us);
+        if found.is_old {
+            let _ = self.shared.refreshes.try_send(Wanted::Client(id.into()));
+        }
+        found.recalled
+    }
+
+    /// Asks the database for a client if need be; absent: there is none such.
+    pub async fn find_client(
+        &self,
+        id: &str,
+        now_us: u64,
+    ) -> Result<Option<Arc<ClientRecord>>, Unavailable> {
+        self.shared.find(clients, id.into(), now_us).await
+    }
+
+    /// From now on look-ups run on the current runtime.
+    pub(super) fn settle_here(&self) {
+        // the first one stays
+        let _ = self.shared.runtime.set(Handle::current());
+    }
+
+    /// Asks again for what was believed for long, as long as the directory lives.
+    pub(super) async fn keep_fresh(&self) {
+        let Some(mut wanted) = self.shared.wanted.lock().take() else {
+            return;
+        };
+        while let Some(next) = wanted.recv().await {
+            match next {
+                Wanted::Key(digest) => self.shared.refresh(keys, digest).await,
+                Wanted::Client(id) => self.shared.refresh(clients, id).await,
+            }
+        }
+    }
+
+    /// Everything may have changed.
+    pub(super) fn expire_all(&self) {
+        self.expire_keys();
+        self.shared.clients.expire_all();
+    }
+
+    /// Every key may have changed.
+    pub(super) fn expire_keys(&self) {
+        self.shared.metrics.expired_all.inc();
+        self.shared.keys.expire_all();
+    }
+
+    /// Every client may have changed, and the keys that carry their tiers.
+    pub(super) fn expire_clients(&self) {
+        self.expire_all();
+    }
+
+    /// These keys and clients have changed: those in memory are asked for at once on this
+    /// connection, so that nothing is forgotten for the time the database may be away. If it
+    /// does not answer they are forgotten: one of them may have been revoked.
+    pub(super) async fn renew(
+        &self,
+        keys: Vec<[u8; 32]>,
+        clients: Vec<Arc<str>>,
+        client: &Client,
+    ) -> Result<(), DatabaseError> {
+        let shared = &self.shared;
+        shared.renew(&shared.keys, keys, client).await?;
+        shared.renew(&shared.clients, clients, client).await
+    }
+
+    /// Sets the gauges.
+    pub(super) fn measure(&self) {
+        let (keys, clients) = (self.shared.keys.sizes(), self.shared.clients.sizes());
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.shared.metrics.known.set(gauge(keys.0 + clients.0));
+        self.shared.metrics.absent.set(gauge(keys.1 + clients.1));
+        self.shared.clock.follow_wall();
+    }
+}
+
+impl Shared {
+    async fn renew<R: Record>(
+        &self,
+        section: &Section<R>,
+        ids: Vec<R::Id>,
+        client: &Client,
+    ) -> Result<(), DatabaseError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let held = section.changed(ids);
+        if held.is_empty() {
+            return Ok(());
+        }
+        let generation = section.generation();
+        let found = match within(self.pool.timeout(), R::find(client, &held)).await {
+            Ok(found) => found,
+            Err(error) => {
+                section.forget(&held);
+                return Err(error);
+            }
+        };
+        let found: hashbrown::HashMap<R::Id, Arc<R>> = found
+            .into_iter()
+            .map(|(id, record)| (id, Arc::new(record)))
+            .collect();
+        for id in &held {
+            section.put(id, found.get(id), generation, self.clock.now_us());
+        }
+        self.has_changed.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+}

@@ -1,0 +1,150 @@
+//! The schema: from nothing, again, at once by two, older and newer than wanted.
+
+use super::PostgresServer;
+use super::scene::Scene;
+use tidegate::database::{DatabaseError, Health, SchemaVersion};
+
+#[test]
+fn from_nothing_to_the_schema_and_the_second_time_nothing() {
+    let scene = Scene::empty(PostgresServer::start(), |_| ());
+    let first = scene.run(scene.database.migrate()).unwrap();
+    assert_eq!((first.from, first.to), (0, 1));
+    assert_eq!(first.applied, ["V1__policies_clients_keys"]);
+    let second = scene.run(scene.database.migrate()).unwrap();
+    assert_eq!((second.from, second.to, second.applied), (1, 1, vec![]));
+}
+
+#[test]
+fn migrations_at_once_wait_for_each_other() {
+    let scene = Scene::empty(PostgresServer::start(), |_| ());
+    let all = [(); 6].map(|()| {
+        let database = scene.database.clone();
+        scene.runtime.spawn(async move { database.migrate().await })
+    });
+    let applied = all.map(|one| scene.run(one).unwrap().unwrap().applied.len());
+    assert_eq!(applied.iter().sum::<usize>(), 1);
+}
+
+#[test]
+fn every_table_and_column_has_a_comment() {
+    let scene = Scene::new();
+    let without = scene.server.sql(
+        "SELECT c.relname || coalesce('.' || a.attname, '')
+         FROM pg_class AS c
+         LEFT JOIN LATERAL (SELECT attname, attnum FROM pg_attribute
+                            WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped
+                            UNION ALL SELECT NULL, 0) AS a ON true
+         WHERE c.relkind IN ('r', 'v') AND c.relnamespace = 'public'::regnamespace
+           AND coalesce(CASE a.attnum WHEN 0 THEN obj_description(c.oid, 'pg_class')
+                             ELSE col_description(c.oid, a.attnum) END, '') = ''",
+    );
+    assert_eq!(without, "");
+    let tables = scene
+        .server
+        .sql("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'");
+    assert_eq!(tables, "10");
+}
+
+#[test]
+fn without_a_schema_and_with_a_newer_one_everybody_is_told_what_to_do() {
+    let scene = Scene::empty(PostgresServer::start(), |_| ());
+    {
+        let _entered = scene.runtime.enter();
+        scene.database.start();
+    }
+    scene.wait_for(&Health::Schema(SchemaVersion {
+        found: 0,
+        needed: 1,
+    }));
+    let error = scene.run(scene.database.rows()).unwrap_err();
+    assert!(
+        error.to_string().contains("run `tidegate migrate`"),
+        "{error}"
+    );
+    scene.run(scene.database.migrate()).unwrap();
+    // noticed without a restart
+    scene.wait_for(&Health::Connected);
+    scene
+        .server
+        .sql("INSERT INTO schema_history VALUES (7, 'later', '2026-01-01T00:00:00Z', '1')");
+    scene.wait_for(&Health::Schema(SchemaVersion {
+        found: 7,
+        needed: 1,
+    }));
+    for error in [
+        scene.run(scene.database.rows()).map(|_| ()).unwrap_err(),
+        scene.run(scene.database.migrate()).map(|_| ()).unwrap_err(),
+    ] {
+        assert!(matches!(error, DatabaseError::Schema(_)));
+        assert!(
+            error.to_string().contains("newer version of tidegate"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_role_with_the_rights_of_the_documentation_in_a_schema_of_its_own_can_do_everything() {
+    let server = PostgresServer::start();
+    server.sql(
+        "CREATE SCHEMA gate; CREATE ROLE owner LOGIN; GRANT ALL ON SCHEMA gate TO owner;
+         ALTER ROLE owner SET search_path = gate; CREATE ROLE gateway LOGIN;
+         ALTER ROLE gateway SET search_path = gate",
+    );
+    let as_role = |role: &str| {
+        server
+            .socket_url()
+            .replace("user=tide", &format!("user={role}"))
+    };
+    let (owner, gateway) = (as_role("owner"), as_role("gateway"));
+    let scene = Scene::on(server, |settings| settings.url = owner.clone());
+    scene.server.sql(
+        "GRANT USAGE ON SCHEMA gate TO gateway;
+         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA gate TO gateway;
+         REVOKE INSERT, UPDATE, DELETE ON gate.schema_history FROM gateway",
+    );
+    let mut settings = super::scene::settings(gateway);
+    settings.max_cached = 10;
+    let metrics = tidegate::telemetry::Metrics::new().unwrap().database;
+    let database = tidegate::database::Database::new(&settings, metrics).unwrap();
+    let scene = Scene { database, ..scene };
+    scene.start();
+    let (id, digest) = scene.key_of("acme");
+    assert!(scene.client_of(&digest).unwrap().is_some());
+    scene.run(scene.database.note_uses()).unwrap();
+    scene.run(scene.database.revoke_key(&id, "test")).unwrap();
+    crate::waiting::until("the key is refused", || {
+        scene.client_of(&digest) == Ok(None)
+    });
+    assert_eq!(scene.run(scene.database.rows()).unwrap().revision, 3);
+    assert_eq!(
+        scene
+            .server
+            .sql("SELECT to_regclass('public.policies') IS NULL"),
+        "t"
+    );
+    let nothing_to_do = scene.run(scene.database.migrate());
+    assert!(nothing_to_do.is_ok(), "{nothing_to_do:?}");
+}
+
+#[test]
+fn a_role_that_may_not_create_tables_is_told_what_it_takes() {
+    let server = PostgresServer::start();
+    server.sql(
+        "CREATE SCHEMA bare; CREATE ROLE guest LOGIN; GRANT USAGE ON SCHEMA bare TO guest;
+         ALTER ROLE guest SET search_path = bare; CREATE ROLE nobody LOGIN;
+         ALTER ROLE nobody SET search_path = nowhere",
+    );
+    let mut scene = Scene::empty(server, |_| ());
+    for role in ["guest", "nobody"] {
+        let url = scene
+            .server
+            .socket_url()
+            .replace("user=tide", &format!("user={role}"));
+        let metrics = tidegate::telemetry::Metrics::new().unwrap().database;
+        scene.database =
+            tidegate::database::Database::new(&super::scene::settings(url), metrics).unwrap();
+        let error = scene.run(scene.database.migrate()).unwrap_err().to_string();
+        assert!(error.contains("may create tables"), "{error}");
+    }
+}
