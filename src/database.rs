@@ -104,6 +104,8 @@ impl Database {
         tasks.spawn(async move { follower.follow().await });
         let directory = self.directory.clone();
         tasks.spawn(async move { directory.keep_fresh().await });
+        let directory = self.directory.clone();
+        tasks.spawn(async move { directory.keep_checked().await });
         tasks.spawn(housekeeping::keep_house(
             self.pool.clone(),
             self.directory.clone(),
