@@ -18,9 +18,8 @@ use parking_lot::Mutex;
 use record::Record;
 use section::Section;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, OnceLock};
-use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_postgres::Client;
 
@@ -73,8 +72,6 @@ struct Shared {
     expired: Notify,
     pool: Arc<Pool>,
     health: watch::Receiver<Health>,
-    /// where look-ups run once the database is started: not on the threads that serve requests
-    runtime: OnceLock<Handle>,
     clock: Clock,
     metrics: DatabaseMetrics,
     /// where it is kept for a start without the database
@@ -116,7 +113,6 @@ impl Directory {
             expired: Notify::new(),
             pool,
             health,
-            runtime: OnceLock::new(),
             uses_noted_us: AtomicU64::new(clock.now_us()),
             clock,
             metrics,
@@ -162,12 +158,6 @@ impl Directory {
         now_us: u64,
     ) -> Result<Option<Arc<ClientRecord>>, Unavailable> {
         self.shared.find(clients, id.into(), now_us).await
-    }
-
-    /// From now on look-ups run on the current runtime.
-    pub(super) fn settle_here(&self) {
-        // the first one stays
-        let _ = self.shared.runtime.set(Handle::current());
     }
 
     /// Everything may have changed while nobody could tell.

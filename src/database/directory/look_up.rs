@@ -82,7 +82,8 @@ impl Shared {
             id: id.clone(),
             _permit: permit,
         };
-        match self.runtime.get() {
+        // not on the threads that serve requests
+        match self.pool.runtime() {
             Some(runtime) => runtime.spawn(flight.fly(sender)),
             None => tokio::spawn(flight.fly(sender)),
         };

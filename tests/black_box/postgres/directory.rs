@@ -250,6 +250,29 @@ fn cut_connections_fail_no_look_up() {
 }
 
 #[test]
+fn a_connection_that_somebody_elses_runtime_wanted_does_not_stand_still_with_it() {
+    let scene = Scene::on(PostgresServer::start(), |settings| {
+        settings.pool = 1;
+        settings.timeout = SHORT;
+    });
+    let (_, digest) = scene.key_of("acme");
+    scene.start();
+    scene.server.cut_connections();
+    scene.wait_for(&tidegate::database::Health::Connected);
+    let other = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    waiting::until("the other one has made a connection", || {
+        other.block_on(scene.database.rows()).is_ok()
+    });
+    // its only thread does nothing any more
+    assert_eq!(scene.client_of(&digest), Ok(Some("acme".to_owned())));
+    drop(other);
+    assert!(scene.run(scene.database.rows()).is_ok());
+}
+
+#[test]
 fn no_more_than_so_many_look_ups_are_under_way_and_memory_is_bounded() {
     let scene = Scene::on(PostgresServer::start(), |settings| settings.max_cached = 50);
     scene.start();
