@@ -138,6 +138,7 @@ fn what_cannot_be_a_key_is_refused_with_every_reason() {
         json!({ "name": "" }),
         json!({ "name": "x".repeat(129) }),
         json!({ "scopes": vec!["s"; 65] }),
+        json!({ "scopes": ["s".repeat(129)] }),
         json!({ "scopes": "read" }),
         json!({ "expires": "tomorrow" }),
         json!({ "expires": 1 }),
@@ -148,6 +149,10 @@ fn what_cannot_be_a_key_is_refused_with_every_reason() {
         is_problem(&stage.post(target, &wrong), 422);
     }
     assert_eq!(stage.get(target).json()["items"], json!([]));
+    // the longest and the most there may be
+    let scopes: Vec<String> = (0..64).map(|n| format!("{n:0>128}")).collect();
+    let made = stage.post(target, &json!({ "scopes": scopes }));
+    assert_eq!(made.status, 201, "{made}");
 }
 
 #[test]
