@@ -90,7 +90,6 @@ pub struct Subject<'a> {
 }
 
 /// A question, complete: it borrows nothing of the request.
-#[derive(Debug)]
 pub struct Question {
     headers: HeaderMap,
     digest: Digest,
@@ -126,6 +125,19 @@ async fn read_away(response: &mut reqwest::Response) {
     };
     // else the connection is closed, which is no harm
     let _ = tokio::time::timeout(BODY_TIMEOUT, all).await;
+}
+
+/// A path with its query so that it fits into a header whatever bytes came: nobody is asked about a request
+/// without being told which.
+fn visible(uri: &str) -> String {
+    let mut text = String::with_capacity(uri.len());
+    for byte in uri.bytes() {
+        match byte {
+            b'!'..=b'~' => text.push(char::from(byte)),
+            _ => text.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    text
 }
 
 impl ForwardAuth {
@@ -346,6 +358,7 @@ impl ForwardAuth {
             Some(query) => format!("{}?{query}", subject.path),
             None => subject.path.to_owned(),
         };
+        let uri = visible(&uri);
         for (name, text) in [
             ("x-forwarded-method", subject.method.as_str()),
             ("x-forwarded-proto", subject.scheme),
