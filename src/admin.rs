@@ -20,6 +20,7 @@ mod resources;
 mod revisions;
 mod route_settings;
 mod tiers;
+mod turn;
 
 pub use access::Access;
 

@@ -21,8 +21,8 @@ mod tls;
 
 pub use directory::{ClientRecord, Directory, KeyRecord, Recalled, Unavailable};
 pub use failure::{DatabaseError, Health, SchemaVersion};
-pub use keys::{CreatedKey, NewKey, StoredKey};
-pub use resources::{Expected, Kind, Page, Stored, Written};
+pub use keys::{CreatedKey, NewKey, StoredKey, is_scope};
+pub use resources::{Expected, Kind, Page, Stored, Terms, Written};
 pub use revisions::Revision;
 pub use rows::Rows;
 pub use schema::Migrated;
@@ -36,7 +36,7 @@ use pool::{Lease, Pool};
 use resources::Change;
 use serde_json::Value;
 use std::sync::Arc;
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::sync::{MutexGuard, Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinSet;
 
 /// The file in the state's folder that holds what is known of keys and clients.
@@ -54,6 +54,7 @@ pub struct Database {
     metrics: DatabaseMetrics,
     /// look-ups are left connections of the pool, however many people write at once
     work: Semaphore,
+    turn: tokio::sync::Mutex<()>,
     /// ended with the database
     tasks: Mutex<JoinSet<()>>,
 }
@@ -82,6 +83,7 @@ impl Database {
             health,
             metrics,
             work: Semaphore::new((settings.pool / 2).max(1)),
+            turn: tokio::sync::Mutex::default(),
             tasks: Mutex::default(),
         }))
     }
@@ -93,7 +95,7 @@ impl Database {
         if !tasks.is_empty() {
             return;
         }
-        self.directory.settle_here();
+        self.pool.settle_here();
         let follower = Follower {
             pool: self.pool.clone(),
             directory: self.directory.clone(),
@@ -104,6 +106,8 @@ impl Database {
         tasks.spawn(async move { follower.follow().await });
         let directory = self.directory.clone();
         tasks.spawn(async move { directory.keep_fresh().await });
+        let directory = self.directory.clone();
+        tasks.spawn(async move { directory.keep_checked().await });
         tasks.spawn(housekeeping::keep_house(
             self.pool.clone(),
             self.directory.clone(),
@@ -177,6 +181,15 @@ impl Database {
         done
     }
 
+    /// To be held from before a document is judged until it is written, so that those who write
+    /// through this gateway do not overtake each other.
+    pub async fn turn(&self) -> Result<MutexGuard<'_, ()>, DatabaseError> {
+        within(self.pool.long_timeout(), async {
+            Ok(self.turn.lock().await)
+        })
+        .await
+    }
+
     /// Writes a whole document, which the caller has validated.
     pub async fn put(
         &self,
@@ -184,14 +197,14 @@ impl Database {
         name: &str,
         document: &Value,
         by: &str,
-        expected: Expected,
+        terms: impl Into<Terms>,
     ) -> Result<Written, DatabaseError> {
         self.write(Change {
             kind,
             name,
             document: Some(document),
             by: shortened(by),
-            expected,
+            terms: terms.into(),
             rolled_back_from: None,
         })
         .await
@@ -203,14 +216,14 @@ impl Database {
         kind: Kind,
         name: &str,
         by: &str,
-        expected: Expected,
+        terms: impl Into<Terms>,
     ) -> Result<Written, DatabaseError> {
         self.write(Change {
             kind,
             name,
             document: None,
             by: shortened(by),
-            expected,
+            terms: terms.into(),
             rolled_back_from: None,
         })
         .await
@@ -279,7 +292,7 @@ impl Database {
         &self,
         id: i64,
         by: &str,
-        expected: Expected,
+        terms: impl Into<Terms>,
     ) -> Result<Written, DatabaseError> {
         let revision = self.revision(id).await?;
         let revision = revision.ok_or_else(|| DatabaseError::NotFound(format!("revision {id}")))?;
@@ -294,7 +307,7 @@ impl Database {
             name: &revision.name,
             document: revision.before.as_ref(),
             by: shortened(by),
-            expected,
+            terms: terms.into(),
             rolled_back_from: Some(id),
         })
         .await
@@ -310,6 +323,10 @@ impl Database {
 
     /// A connection to a database with the schema that is needed.
     async fn lease(&self) -> Result<Work<'_>, DatabaseError> {
+        // who follows has just been told, or still is: no reason to wait for the same answer
+        if let Health::Unavailable(reason) = &*self.health.borrow() {
+            return Err(DatabaseError::Unavailable(reason.clone()));
+        }
         let permit = self.bounded(async {
             let permit = self.work.acquire().await;
             permit.map_err(|error| DatabaseError::Unavailable(error.to_string()))

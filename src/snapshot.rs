@@ -32,7 +32,7 @@ use crate::upstream::concurrency::Admission as Gate;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use siphasher::sip::SipHasher13;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -57,6 +57,8 @@ pub struct Snapshot {
     pub failures: Quota,
     /// clients by id
     pub clients: HashMap<String, Arc<Client>>,
+    /// names of tiers
+    pub tiers: BTreeSet<String>,
     /// networks whose `X-Forwarded-For` is believed
     pub trusted_proxies: Vec<IpNet>,
     /// which families of rate-limit headers are sent

@@ -25,7 +25,7 @@ CREATE TABLE api_keys (
     client text COLLATE "C" NOT NULL CHECK (client ~ '^[!-~]{1,128}$'),
     name text CHECK (length(name) BETWEEN 1 AND 128),
     scopes text[] NOT NULL DEFAULT '{}'
-        CHECK (cardinality(scopes) <= 64 AND length(array_to_string(scopes, ' ', ' ')) <= 4096
+        CHECK (cardinality(scopes) <= 64 AND length(array_to_string(scopes, ' ', ' ')) <= 8256
                AND array_position(scopes, NULL) IS NULL),
     created_at timestamptz NOT NULL DEFAULT now(),
     expires_at timestamptz CHECK (isfinite(expires_at)),

@@ -1,4 +1,5 @@
--- Waits until nobody else writes the same thing, until the end of the transaction; rows that do
--- not exist yet cannot be locked themselves.
--- $1 text: kind and name
-SELECT pg_advisory_xact_lock(hashtextextended($1, 7355608))
+-- lock
+-- Waits until nobody else writes, until the end of the transaction: a document is judged together
+-- with all the others, and revisions are numbered in the order in which they are committed.
+-- pg_advisory_xact_lock void
+SELECT pg_advisory_xact_lock(hashtextextended('tidegate:' || coalesce(current_schema(), ''), 7355608))

@@ -1,4 +1,7 @@
--- Deletes changes that every gateway has long followed, a bounded number at a time.
+-- prune_changes
+-- Deletes changes that every gateway has long followed, a bounded number at a time. Ids grow with
+-- time, so that only the first ones are looked at, however many are young.
 DELETE FROM changes
-WHERE id IN (SELECT id FROM changes WHERE at < now() - interval '1 day'
-             ORDER BY id LIMIT 10000 FOR UPDATE SKIP LOCKED)
+WHERE id <= (SELECT max(id)
+             FROM (SELECT id, at FROM changes ORDER BY id LIMIT 10000) AS oldest
+             WHERE at < now() - interval '1 day')

@@ -11,6 +11,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
+/// A revision that there never is.
+const NONE: i64 = -1;
+
 /// Findings in one answer.
 const MOST_ERRORS: usize = 50;
 
@@ -87,13 +90,14 @@ pub(super) fn check_name(kind: Kind, name: &str) -> Result<(), Problem> {
     )]))
 }
 
-/// Whether a document may be written: its shape, and the whole that it would be part of.
+/// Whether a document may be written: its shape, and the whole that it would be part of. The
+/// newest revision of that; absent: nobody counts any.
 pub(super) async fn validate(
     running: &Arc<Running>,
     kind: Kind,
     name: &str,
     document: &Value,
-) -> Result<(), Problem> {
+) -> Result<Option<i64>, Problem> {
     if kind == Kind::Client && document.get("api_keys").is_some() {
         let hint = "make one with POST /api/v1/clients/{id}/keys";
         let message = "keys are a resource of their own";
@@ -101,61 +105,81 @@ pub(super) async fn validate(
             "api_keys", message, hint,
         )]));
     }
-    let problems = stands(running, kind, name, Some(document)).await?;
+    let (problems, judged_at) = stands(running, kind, name, Some(document)).await?;
     match problems.is_empty() {
-        true => Ok(()),
+        true => Ok(judged_at),
         false => Err(Problem::invalid(problems)),
     }
 }
 
-/// Whether a row may go: nothing else may need it.
-pub(super) async fn may_go(running: &Arc<Running>, kind: Kind, name: &str) -> Result<(), Problem> {
-    let problems = stands(running, kind, name, None).await?;
+/// Whether a row may go: nothing else may need it. The newest revision of what was looked at.
+pub(super) async fn may_go(
+    running: &Arc<Running>,
+    kind: Kind,
+    name: &str,
+) -> Result<Option<i64>, Problem> {
+    let (problems, judged_at) = stands(running, kind, name, None).await?;
     match problems.is_empty() {
-        true => Ok(()),
+        true => Ok(judged_at),
         false => Err(Problem::needed(problems)),
     }
 }
 
-/// What would be wrong with the whole.
+/// What would be wrong with the whole, and the newest revision of it.
 async fn stands(
     running: &Arc<Running>,
     kind: Kind,
     name: &str,
     document: Option<&Value>,
-) -> Result<Vec<FieldProblem>, Problem> {
-    catch_up(running).await?;
+) -> Result<(Vec<FieldProblem>, Option<i64>), Problem> {
+    let (arrived, newest) = catch_up(running).await?;
     let row = Row {
         section: section(kind),
         name: name.to_owned(),
         document: Value::Null,
     };
     let own_path = row.path();
-    let (running, document) = (running.clone(), document.cloned());
-    let found =
-        blocking(move || running.validate(row.section, &row.name, document.as_ref())).await?;
+    let (task, document) = (running.clone(), document.cloned());
+    let found = blocking(move || task.validate(row.section, &row.name, document.as_ref())).await?;
+    // where the snapshot has moved meanwhile nobody knows which one it was: no revision is this one
+    let is_same = arrived == taken_over(running);
+    let judged_at = newest.map(|newest| if is_same { newest } else { NONE });
     let problems = found.err().unwrap_or_default().into_iter();
     let errors = problems.filter(|problem| problem.severity == Severity::Error);
     let errors = errors.take(MOST_ERRORS);
-    Ok(errors.map(|problem| field(problem, &own_path)).collect())
+    let errors = errors.map(|problem| field(problem, &own_path)).collect();
+    Ok((errors, judged_at))
+}
+
+/// The newest revision in the snapshot; absent: nobody counts any.
+fn taken_over(running: &Running) -> Option<i64> {
+    let origins = running.database.as_ref().and(running.origins.as_ref());
+    origins.map(|origins| origins.revision())
 }
 
 /// A write of a moment ago, here or through another gateway, may not have arrived in the snapshot
-/// yet; what is valid is judged by the newest.
-async fn catch_up(running: &Arc<Running>) -> Result<(), Problem> {
-    let (Some(database), Some(origins)) = (&running.database, &running.origins) else {
-        return Ok(());
+/// yet; what is valid is judged by the newest. That in the snapshot, and the newest there is: they
+/// differ only where what the database has cannot be taken over.
+async fn catch_up(running: &Arc<Running>) -> Result<(Option<i64>, Option<i64>), Problem> {
+    let Some(database) = &running.database else {
+        return Ok((None, None));
     };
+    let arrived = taken_over(running);
     let newest = database.revisions(None, 1).await?;
     let newest = newest.items.first().map_or(0, |revision| revision.id);
-    if origins.revision() >= newest {
-        return Ok(());
+    if arrived.is_none_or(|arrived| arrived == newest) {
+        return Ok((arrived, arrived));
     }
     let rows = database.rows().await?;
-    let running = running.clone();
+    let newest = rows.revision;
+    let task = running.clone();
     // what is wrong with rows is told where the watcher applies them
-    let _ = blocking(move || running.apply_newer(&rows)).await?;
-    Ok(())
+    let applied = blocking(move || task.apply_newer(&rows)).await?;
+    let arrived = taken_over(running);
+    match applied {
+        Ok(_) => Ok((arrived, arrived)),
+        Err(_) => Ok((arrived, Some(newest))),
+    }
 }
 
 /// Compiling a large configuration takes a while, in which others are to be answered.
@@ -191,10 +215,4 @@ fn field(problem: config::Problem, own_path: &str) -> FieldProblem {
         message: problem.message,
         hint: problem.hint,
     }
-}
-
-/// Is it a scope (RFC 6749, 3.3)?
-pub(super) fn is_scope(text: &str) -> bool {
-    let fits = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
-    (1..=128).contains(&text.len()) && text.bytes().all(fits)
 }

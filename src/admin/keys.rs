@@ -1,12 +1,11 @@
 //! `/api/v1/clients/{id}/keys` and `/api/v1/keys/{id}`: API keys, made, listed and revoked; the secret is shown once.
 
 use super::actor::Actor;
-use super::documents;
 use super::paging::{Listed, Piece};
 use super::problem::{FieldProblem, Problem};
 use super::reading::{Asked, Body, Named, Nothing};
 use super::resources;
-use crate::database::{Kind, NewKey, StoredKey};
+use crate::database::{Kind, NewKey, StoredKey, is_scope};
 use crate::snapshot::Running;
 use axum::Json;
 use axum::extract::State;
@@ -220,7 +219,7 @@ impl Wanted {
             bad.push(FieldProblem::new("scopes", message, "write fewer"));
         }
         for (index, scope) in self.scopes.iter().enumerate().take(MAX_SCOPES) {
-            if !documents::is_scope(scope) {
+            if !is_scope(scope) {
                 let hint = "write 1 to 128 visible ASCII characters without spaces, `\"` and `\\`";
                 let path = format!("scopes[{index}]");
                 bad.push(FieldProblem::new(&path, "not a scope", hint));

@@ -69,7 +69,7 @@ pub(super) struct Emptied {
 /// What is left in the buckets of a client or an address
 #[utoipa::path(get, path = "/api/v1/limits", tag = "limits", operation_id = "show_limits", params(Of),
     responses((status = 200, description = "the buckets, now", body = Buckets),
-              (status = 404, description = "no such client or bucket")))]
+              (status = 404, description = "no such bucket, or no id of a client")))]
 pub(super) async fn show(
     State(running): State<Arc<Running>>,
     Asked(of): Asked<Of>,
@@ -87,7 +87,7 @@ pub(super) async fn show(
 /// Empty the buckets of a client or an address, on every gateway
 #[utoipa::path(delete, path = "/api/v1/limits", tag = "limits", operation_id = "reset_limits", params(Of),
     responses((status = 200, description = "they are empty", body = Emptied),
-              (status = 404, description = "no such client or bucket")))]
+              (status = 404, description = "no such bucket, or no id of a client")))]
 pub(super) async fn reset(
     State(running): State<Arc<Running>>,
     Asked(of): Asked<Of>,
@@ -128,31 +128,39 @@ async fn find(running: &Running, snapshot: &Snapshot, of: &Of) -> Result<Vec<Nam
     }
 }
 
-/// One of the database, which beats the file, or of the file.
+/// As requests find it: the database's tier, or else the file's; one that does not exist is none. A
+/// client may also be one that only tokens name.
 async fn client(
     running: &Running,
     snapshot: &Snapshot,
     id: &str,
     now_us: u64,
 ) -> Result<Arc<Client>, Problem> {
-    let in_file = snapshot.clients.get(id).cloned();
-    let asked = running
-        .database
-        .as_ref()
-        .filter(|_| config::is_client_id(id));
-    let found = match asked {
+    if !config::is_client_id(id) {
+        return Err(Problem::not_found(
+            "No client can have this id: it is 1 to 128 visible ASCII characters without spaces.",
+        ));
+    }
+    let in_file = snapshot.clients.get(id);
+    let found = match &running.database {
         Some(database) => database.directory().find_client(id, now_us).await,
         None => Ok(None),
     };
-    match (found, in_file) {
-        (Ok(Some(record)), _) => Ok(Arc::new(Client::new(id, record.tier.clone()))),
-        (_, Some(client)) => Ok(client),
-        (Ok(None), None) => Err(Problem::not_found("There is no such client.")),
-        (Err(why), None) => Err(Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("It is not known whether there is such a client: {why}."),
-        )),
-    }
+    let record = match (found, in_file) {
+        (Ok(record), _) => record,
+        (Err(_), Some(_)) => None,
+        (Err(why), None) => {
+            return Err(Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("It is not known which tier this client has: {why}."),
+            ));
+        }
+    };
+    let of_file = in_file.and_then(|client| client.tier.as_deref());
+    let of_database = record.as_ref().and_then(|record| record.tier.as_deref());
+    let tier = of_database.or(of_file);
+    let tier = tier.filter(|tier| snapshot.tiers.contains(*tier));
+    Ok(Arc::new(Client::new(id, tier.map(str::to_owned))))
 }
 
 async fn look(running: &Running, snapshot: &Snapshot, named: &Named) -> Option<Bucket> {

@@ -142,6 +142,10 @@ impl From<DatabaseError> for Problem {
             }
             DatabaseError::NotFound(what) => Problem::not_found(format!("{what} does not exist.")),
             DatabaseError::PreconditionFailed { etag } => Problem::has_changed(etag),
+            DatabaseError::Overtaken => Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Others write at the same time; nothing was changed. Try again.",
+            ),
             DatabaseError::Invalid(why) => Problem::invalid(vec![FieldProblem {
                 path: String::new(),
                 message: why,

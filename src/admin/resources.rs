@@ -5,7 +5,8 @@ use super::documents;
 use super::paging::{Listed, Piece};
 use super::precondition::{Conditions, Versions};
 use super::problem::Problem;
-use crate::database::{Database, Kind, Page, Stored, Written};
+use super::turn;
+use crate::database::{Database, Kind, Page, Stored, Terms, Written};
 use crate::snapshot::Running;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -167,23 +168,44 @@ pub(super) async fn put(
 ) -> Result<Response, Problem> {
     let database = database(running)?;
     documents::check_name(kind, name)?;
-    let (row, file) = both(running, kind, name).await?;
-    documents::validate(running, kind, name, document).await?;
-    let expected = conditions.expected(versions(&row, &file))?;
+    let attempt = || try_put(running, kind, name, document, conditions, by);
+    let (written, is_in_file) = turn::take(database, attempt).await?;
     let Written {
         created, stored, ..
-    } = database.put(kind, name, document, &by.0, expected).await?;
+    } = written;
     let stored = stored.ok_or_else(|| {
         Problem::new(
             StatusCode::CONFLICT,
             "It was deleted in the same moment; nothing is here now.",
         )
     })?;
-    let status = match created && file.is_none() {
+    let status = match created && !is_in_file {
         true => StatusCode::CREATED,
         false => StatusCode::OK,
     };
     Ok(Resource::from(stored).answer(status))
+}
+
+/// Also whether the file has it; absent: overtaken.
+async fn try_put(
+    running: &Arc<Running>,
+    kind: Kind,
+    name: &str,
+    document: &Value,
+    conditions: &Conditions,
+    by: &Actor,
+) -> Result<Option<(Written, bool)>, Problem> {
+    let (row, file) = both(running, kind, name).await?;
+    // before its validity: whoever knows an old version has to look first anyway
+    let expected = conditions.expected(versions(&row, &file))?;
+    let judged_at = documents::validate(running, kind, name, document).await?;
+    let terms = Terms {
+        expected,
+        judged_at,
+    };
+    let done = database(running)?.put(kind, name, document, &by.0, terms);
+    let written = turn::written(done.await)?;
+    Ok(written.map(|written| (written, file.is_some())))
 }
 
 /// Deletes a row; what the file says holds again.
@@ -194,7 +216,18 @@ pub(super) async fn delete(
     conditions: &Conditions,
     by: &Actor,
 ) -> Result<StatusCode, Problem> {
-    let database = database(running)?;
+    let attempt = || try_delete(running, kind, name, conditions, by);
+    turn::take(database(running)?, attempt).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn try_delete(
+    running: &Arc<Running>,
+    kind: Kind,
+    name: &str,
+    conditions: &Conditions,
+    by: &Actor,
+) -> Result<Option<Written>, Problem> {
     let (row, file) = both(running, kind, name).await?;
     let expected = conditions.expected(versions(&row, &file))?;
     if row.is_none() {
@@ -206,9 +239,13 @@ pub(super) async fn delete(
             ),
         });
     }
-    documents::may_go(running, kind, name).await?;
-    database.delete(kind, name, &by.0, expected).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let judged_at = documents::may_go(running, kind, name).await?;
+    let terms = Terms {
+        expected,
+        judged_at,
+    };
+    let done = database(running)?.delete(kind, name, &by.0, terms);
+    turn::written(done.await)
 }
 
 /// The row and what the file says.

@@ -6,8 +6,8 @@ use super::paging::{Backwards, Listed};
 use super::precondition::{Conditions, Versions};
 use super::problem::Problem;
 use super::reading::{Asked, Named, Nothing};
-use super::resources;
-use crate::database::{self, Kind};
+use super::{resources, turn};
+use crate::database::{self, Kind, Terms, Written};
 use crate::snapshot::Running;
 use axum::Json;
 use axum::extract::State;
@@ -142,26 +142,46 @@ pub(super) async fn rollback(
             "A key cannot be brought back: make a new one.",
         )
     })?;
-    let row = database.get(kind, &revision.name).await?;
+    let attempt = || try_rollback(&running, kind, &revision, &conditions, &by);
+    let written = turn::take(database, attempt).await?;
+    Ok(Json(TakenBack {
+        revision: written.revision,
+        document: written.stored.map(|stored| stored.document),
+    }))
+}
+
+/// Absent: overtaken.
+async fn try_rollback(
+    running: &Arc<Running>,
+    kind: Kind,
+    revision: &database::Revision,
+    conditions: &Conditions,
+    by: &Actor,
+) -> Result<Option<Written>, Problem> {
+    let database = resources::database(running)?;
+    let name = revision.name.as_str();
+    let row = database.get(kind, name).await?;
     let row = row.as_ref().map(|row| row.etag.as_str());
-    match (&revision.before, row) {
-        (Some(document), _) => {
-            documents::validate(&running, kind, &revision.name, document).await?
-        }
-        (None, Some(_)) => documents::may_go(&running, kind, &revision.name).await?,
+    let file = documents::of_file(running, kind).await?;
+    let file = file.get(name).map(documents::etag_in_file);
+    let file = file.as_deref();
+    let expected = conditions.expected(Versions { row, file })?;
+    let judged_at = match (&revision.before, row) {
+        (Some(document), _) => documents::validate(running, kind, name, document).await?,
+        (None, Some(_)) => documents::may_go(running, kind, name).await?,
         (None, None) => {
             return Err(Problem::new(
                 StatusCode::CONFLICT,
                 "There was nothing before it, and there is nothing now.",
             ));
         }
-    }
-    let expected = conditions.expected(Versions { row, file: None })?;
-    let written = database.rollback(id, &by.0, expected).await?;
-    Ok(Json(TakenBack {
-        revision: written.revision,
-        document: written.stored.map(|stored| stored.document),
-    }))
+    };
+    let terms = Terms {
+        expected,
+        judged_at,
+    };
+    let done = database.rollback(revision.id, &by.0, terms);
+    turn::written(done.await)
 }
 
 fn kind(name: &str) -> Option<Kind> {

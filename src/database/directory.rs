@@ -1,6 +1,7 @@
 //! API keys and clients on demand: bounded, remembered, one query for one key at a time.
 
 mod cache;
+mod freshness;
 mod look_up;
 mod record;
 mod section;
@@ -17,10 +18,9 @@ use parking_lot::Mutex;
 use record::Record;
 use section::Section;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc, watch};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_postgres::Client;
 
 /// Look-ups under way at once in the process.
@@ -29,9 +29,9 @@ const MAX_LOOK_UPS: usize = 64;
 /// Refreshes that may wait; beyond that they are left to a later request.
 const MAX_REFRESHES: usize = 1_024;
 
-/// Of what does not exist, so much is kept: enough for a client with an old key, whatever garbage
-/// comes by.
-const MAX_ABSENT: usize = 65_536;
+/// Of keys that do not exist, so many are kept: enough for a client with an old key, whatever
+/// garbage comes by.
+const MAX_ABSENT_KEYS: usize = 65_536;
 
 /// What is known without asking.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,15 +68,14 @@ struct Shared {
     refreshes: mpsc::Sender<Wanted>,
     /// until [`Directory::keep_fresh`] takes it
     wanted: Mutex<Option<mpsc::Receiver<Wanted>>>,
+    /// everything is to be asked for again
+    expired: Notify,
     pool: Arc<Pool>,
     health: watch::Receiver<Health>,
-    /// where look-ups run once the database is started: not on the threads that serve requests
-    runtime: OnceLock<Handle>,
     clock: Clock,
     metrics: DatabaseMetrics,
     /// where it is kept for a start without the database
     file: Option<PathBuf>,
-    has_changed: AtomicBool,
     uses_noted_us: AtomicU64,
 }
 
@@ -103,22 +102,21 @@ impl Directory {
         metrics: DatabaseMetrics,
     ) -> Self {
         let (refreshes, wanted) = mpsc::channel(MAX_REFRESHES);
-        let max_absent = max_cached.min(MAX_ABSENT);
         let clock = Clock::new();
         let shared = Shared {
-            keys: Section::new(max_cached, max_absent),
-            clients: Section::new(max_cached, max_absent),
+            keys: Section::new(max_cached, max_cached.min(MAX_ABSENT_KEYS)),
+            // a token's subject need not be a client of the database, and most may not be
+            clients: Section::new(max_cached, max_cached),
             look_ups: Arc::new(Semaphore::new(MAX_LOOK_UPS)),
             refreshes,
             wanted: Mutex::new(Some(wanted)),
+            expired: Notify::new(),
             pool,
             health,
-            runtime: OnceLock::new(),
             uses_noted_us: AtomicU64::new(clock.now_us()),
             clock,
             metrics,
             file,
-            has_changed: AtomicBool::new(false),
         };
         Directory {
             shared: Arc::new(shared),
@@ -172,40 +170,27 @@ impl Directory {
         self.shared.old(self.shared.clients.recall_old(id, now_us))
     }
 
-    /// From now on look-ups run on the current runtime.
-    pub(super) fn settle_here(&self) {
-        // the first one stays
-        let _ = self.shared.runtime.set(Handle::current());
-    }
-
-    /// Asks again for what was believed for long, as long as the directory lives.
-    pub(super) async fn keep_fresh(&self) {
-        let Some(mut wanted) = self.shared.wanted.lock().take() else {
-            return;
-        };
-        while let Some(next) = wanted.recv().await {
-            match next {
-                Wanted::Key(digest) => self.shared.refresh(keys, digest).await,
-                Wanted::Client(id) => self.shared.refresh(clients, id).await,
-            }
-        }
-    }
-
-    /// Everything may have changed.
+    /// Everything may have changed while nobody could tell.
     pub(super) fn expire_all(&self) {
-        self.expire_keys();
-        self.shared.clients.expire_all();
+        let shared = &self.shared;
+        shared.metrics.expired_all.inc();
+        shared.keys.expire_all();
+        shared.clients.expire_all();
+        shared.expired.notify_one();
     }
 
-    /// Every key may have changed.
-    pub(super) fn expire_keys(&self) {
-        self.shared.metrics.expired_all.inc();
-        self.shared.keys.expire_all();
+    /// Many keys have changed: what was known of any of them serves no more.
+    pub(super) fn distrust_keys(&self) {
+        let shared = &self.shared;
+        shared.metrics.expired_all.inc();
+        shared.keys.distrust_all();
+        shared.expired.notify_one();
     }
 
-    /// Every client may have changed, and the keys that carry their tiers.
-    pub(super) fn expire_clients(&self) {
-        self.expire_all();
+    /// Many clients have changed, and the keys that carry their tiers.
+    pub(super) fn distrust_all(&self) {
+        self.shared.clients.distrust_all();
+        self.distrust_keys();
     }
 
     /// These keys and clients have changed: those in memory are asked for at once on this
@@ -218,8 +203,16 @@ impl Directory {
         client: &Client,
     ) -> Result<(), DatabaseError> {
         let shared = &self.shared;
-        shared.renew(&shared.keys, keys, client).await?;
-        shared.renew(&shared.clients, clients, client).await
+        // one after the other on one connection, and the second whatever came of the first
+        let of_keys = shared.renew(&shared.keys, keys, client).await;
+        let of_clients = match &of_keys {
+            Ok(()) => shared.renew(&shared.clients, clients, client).await,
+            Err(_) => {
+                shared.clients.forget(&clients);
+                Ok(())
+            }
+        };
+        of_keys.and(of_clients)
     }
 
     /// Sets the gauges.
@@ -269,7 +262,6 @@ impl Shared {
         for id in &held {
             section.put(id, found.get(id), generation, self.clock.now_us());
         }
-        self.has_changed.store(true, Ordering::Relaxed);
         Ok(())
     }
 }

@@ -50,6 +50,9 @@ pub enum DatabaseError {
         /// what it is now; absent: it does not exist
         etag: Option<String>,
     },
+    /// somebody else wrote after it was judged: it is to be judged anew
+    #[error("others write at the same time")]
+    Overtaken,
     /// it cannot be stored as it is
     #[error("{0}")]
     Invalid(String),

@@ -164,21 +164,25 @@ impl Follower {
             .changes
             .inc_by(u64::try_from(look.count).unwrap_or(u64::MAX));
         let is_everything = is_first || look.count > MAX_CHANGES;
-        if is_everything || look.all_clients {
-            self.directory.expire_clients();
+        if is_first {
+            self.directory.expire_all();
+        } else if is_everything || look.all_clients {
+            self.directory.distrust_all();
         } else if look.all_keys {
-            self.directory.expire_keys();
+            self.directory.distrust_keys();
         }
-        if !is_everything {
-            self.directory
-                .renew(look.keys, look.clients, client)
-                .await?;
+        let renewed = match is_everything {
+            true => Ok(()),
+            false => self.directory.renew(look.keys, look.clients, client).await,
+        };
+        if renewed.is_ok() {
+            self.set(Health::Connected);
         }
-        self.set(Health::Connected);
+        // whatever came of the keys: these changes are told only once
         if is_everything || look.rows {
             self.changed.send_modify(|count| *count += 1);
         }
-        Ok(look.snapshot)
+        renewed.map(|()| look.snapshot)
     }
 
     fn is_away(&self, error: &DatabaseError) {

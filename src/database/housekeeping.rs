@@ -12,7 +12,7 @@ use tokio::sync::watch;
 const TICK: Duration = Duration::from_secs(1);
 
 /// How often what is known is saved, uses of keys are noted, old changes pruned: in ticks.
-const SAVE_EVERY: u64 = 10;
+const SAVE_EVERY: u64 = 60;
 const NOTE_EVERY: u64 = 60;
 const PRUNE_EVERY: u64 = 600;
 

@@ -22,7 +22,9 @@ const KIND: &str = "key";
 
 const MAX_NAME: usize = 128;
 const MAX_SCOPES: usize = 64;
-const MAX_SCOPE: usize = 63;
+
+/// Longest scope, here and in the file.
+const MAX_SCOPE: usize = 128;
 
 /// What a key is to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -94,16 +96,19 @@ impl NewKey {
         if self.scopes.len() > MAX_SCOPES {
             return invalid(format!("scopes: write {MAX_SCOPES} at most"));
         }
-        let fits = |scope: &String| {
-            (1..=MAX_SCOPE).contains(&scope.len()) && scope.bytes().all(|b| b.is_ascii_graphic())
-        };
-        match self.scopes.iter().find(|scope| !fits(scope)) {
+        match self.scopes.iter().find(|scope| !is_scope(scope)) {
             Some(scope) => invalid(format!(
-                "scopes: {scope:?}: write 1 to {MAX_SCOPE} visible ASCII characters without spaces"
+                "scopes: {scope:?}: write 1 to {MAX_SCOPE} visible ASCII characters without spaces, `\"` and `\\`"
             )),
             None => Ok(()),
         }
     }
+}
+
+/// Is it a scope (RFC 6749, 3.3)?
+pub fn is_scope(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
+    (1..=MAX_SCOPE).contains(&text.len()) && text.bytes().all(fits)
 }
 
 /// Makes a key and records that.
@@ -116,8 +121,8 @@ pub(super) async fn create(
     new.check()?;
     let made = generated_key::generate().map_err(DatabaseError::Unavailable)?;
     let digest = generated_key::digest(made.text.as_bytes()).to_vec();
-    // the client's lock: a key must not be made for a client that is just being deleted
-    let transaction = begin(client, timeout, "client", &new.client).await?;
+    // nobody else writes: a key must not be made for a client that is just being deleted
+    let transaction = begin(client, timeout).await?;
     if !new.client_of_file {
         let ids = vec![new.client.as_str()];
         let ids = [parameter(&ids, Type::TEXT_ARRAY)];
@@ -171,7 +176,7 @@ pub(super) async fn revoke(
     if !is_client_id(id) {
         return Err(unknown(id));
     }
-    let transaction = begin(client, timeout, KIND, id).await?;
+    let transaction = begin(client, timeout).await?;
     let before = find(&transaction, id).await?;
     if before.revoked_at.is_some() {
         return Ok(before);

@@ -4,8 +4,13 @@ use super::address::Address;
 use super::failure::{DatabaseError, within};
 use super::settings::Settings;
 use super::tls;
-use deadpool_postgres::{Manager, ManagerConfig, Object, RecyclingMethod, Runtime};
+use deadpool_postgres::{Connect, Manager, ManagerConfig, Object, RecyclingMethod, Runtime};
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, Config, Connection, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -22,6 +27,61 @@ pub(super) struct Pool {
     config: Config,
     tls: MakeRustlsConnect,
     timeout: Duration,
+    runtime: Arc<OnceLock<Handle>>,
+}
+
+/// Connects on the database's own runtime: a connection lives as long as the runtime it was made
+/// on, and is driven by its threads, whoever uses it.
+struct AtHome {
+    tls: MakeRustlsConnect,
+    /// where the database is not started, it is the current one
+    runtime: Arc<OnceLock<Handle>>,
+}
+
+type Connected = Result<(Client, JoinHandle<()>), tokio_postgres::Error>;
+
+impl Connect for AtHome {
+    fn connect(&self, config: &Config) -> Pin<Box<dyn Future<Output = Connected> + Send + '_>> {
+        let runtime = self.runtime.get().cloned();
+        let (tls, config) = (self.tls.clone(), config.clone());
+        Box::pin(async move {
+            if let Some(runtime) = runtime {
+                let task = Aborted(runtime.spawn(connect(config.clone(), tls.clone())));
+                // an error: that runtime is no more, which only the end of the process brings about
+                if let Ok(connected) = task.await {
+                    return connected;
+                }
+            }
+            connect(config, tls).await
+        })
+    }
+}
+
+async fn connect(config: Config, tls: MakeRustlsConnect) -> Connected {
+    let (client, driver) = config.connect(tls).await?;
+    let driver = tokio::spawn(async move {
+        if let Err(error) = driver.await {
+            tracing::debug!("a connection to the database ended: {error}");
+        }
+    });
+    Ok((client, driver))
+}
+
+/// A task that ends where nobody waits for it any more.
+struct Aborted<T>(JoinHandle<T>);
+
+impl<T> Future for Aborted<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context)
+    }
+}
+
+impl<T> Drop for Aborted<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// A connection for one piece of work. It goes back to the pool only if that ended well: one that
@@ -36,9 +96,14 @@ impl Pool {
     pub(super) fn new(settings: &Settings) -> Result<Self, String> {
         let Address { config, trust } = Address::read(settings)?;
         let tls = tls::connector(trust, settings.ca_file.as_deref())?;
-        let manager = Manager::from_config(
+        let runtime = Arc::new(OnceLock::new());
+        let connect = AtHome {
+            tls: tls.clone(),
+            runtime: runtime.clone(),
+        };
+        let manager = Manager::from_connect(
             config.clone(),
-            tls.clone(),
+            connect,
             ManagerConfig {
                 // broken connections are noticed by their driver, frozen ones are never given back
                 recycling_method: RecyclingMethod::Fast,
@@ -54,7 +119,19 @@ impl Pool {
             config,
             tls,
             timeout: settings.timeout,
+            runtime,
         })
+    }
+
+    /// From now on connections are made on the current runtime, whoever wants them.
+    pub(super) fn settle_here(&self) {
+        // the first one stays
+        let _ = self.runtime.set(Handle::current());
+    }
+
+    /// The runtime connections are made on, where there is one of their own.
+    pub(super) fn runtime(&self) -> Option<&Handle> {
+        self.runtime.get()
     }
 
     /// How long a look-up, or a wait for a connection, may take.

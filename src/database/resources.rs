@@ -35,6 +35,25 @@ pub enum Expected {
     Etag(String),
 }
 
+/// Under which circumstances something is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// what there must be
+    pub expected: Expected,
+    /// the newest revision of those that the document was judged with; absent: it does not depend
+    /// on anything else
+    pub judged_at: Option<i64>,
+}
+
+impl From<Expected> for Terms {
+    fn from(expected: Expected) -> Self {
+        Terms {
+            expected,
+            judged_at: None,
+        }
+    }
+}
+
 /// A document as it is stored.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Stored {
@@ -77,7 +96,7 @@ pub(super) struct Change<'a> {
     /// absent: delete it
     pub(super) document: Option<&'a Value>,
     pub(super) by: &'a str,
-    pub(super) expected: Expected,
+    pub(super) terms: Terms,
     pub(super) rolled_back_from: Option<i64>,
 }
 
@@ -153,9 +172,14 @@ pub(super) async fn write(
         .document
         .map(|document| document::normal(kind, document))
         .transpose()?;
-    let transaction = begin(client, timeout, kind.name(), name).await?;
+    let transaction = begin(client, timeout).await?;
+    if let Some(judged_at) = change.terms.judged_at
+        && revisions::newest(&transaction).await? != judged_at
+    {
+        return Err(DatabaseError::Overtaken);
+    }
     let before = get(&transaction, kind, name).await?;
-    meets(&change.expected, before.as_ref())?;
+    meets(&change.terms.expected, before.as_ref())?;
     let after = match &wanted {
         Some(document) => Some(put(&transaction, kind, name, document, change.by).await?),
         None if before.is_none() => return Err(absent(kind, name)),
@@ -182,13 +206,11 @@ pub(super) async fn write(
     })
 }
 
-/// Begins a transaction in which nobody else writes this very thing, and which the server ends by
-/// itself where nobody waits for it any more.
+/// Begins a transaction in which nobody else writes, and which the server ends by itself where
+/// nobody waits for it any more.
 pub(super) async fn begin<'a>(
     client: &'a mut Client,
     timeout: Duration,
-    kind: &str,
-    name: &str,
 ) -> Result<Transaction<'a>, DatabaseError> {
     let transaction = client.transaction().await?;
     let milliseconds = timeout.as_millis().max(1);
@@ -196,9 +218,8 @@ pub(super) async fn begin<'a>(
         "SET LOCAL statement_timeout = {milliseconds}; SET LOCAL idle_in_transaction_session_timeout = {milliseconds}"
     );
     transaction.batch_execute(&limits).await?;
-    let subject = format!("{kind}:{name}");
-    let subject = [parameter(&subject, Type::TEXT)];
-    transaction.query_typed(LOCK, &subject).await?;
+    // with the statements that follow as they are from then on
+    transaction.query_typed(LOCK, &[]).await?;
     Ok(transaction)
 }
 

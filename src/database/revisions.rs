@@ -9,6 +9,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row, Transaction};
 
 const RECORD: &str = include_str!("../../sql/queries/record.sql");
+const NEWEST: &str = include_str!("../../sql/queries/newest_revision.sql");
 const REVISIONS: &str = include_str!("../../sql/queries/revisions.sql");
 
 /// One change.
@@ -57,6 +58,12 @@ pub(super) async fn record(
     ];
     let row = transaction.query_typed_one(RECORD, &parameters).await?;
     Ok(row.try_get("id")?)
+}
+
+/// The number of the newest revision; 0: there is none.
+pub(super) async fn newest(client: &impl GenericClient) -> Result<i64, DatabaseError> {
+    let row = client.query_typed_one(NEWEST, &[]).await?;
+    Ok(row.try_get("revision")?)
 }
 
 /// Revisions from the newest on.

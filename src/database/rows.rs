@@ -3,12 +3,11 @@
 use super::document::{Document, parameter};
 use super::failure::DatabaseError;
 use super::resources::Kind;
+use super::revisions;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, IsolationLevel, Transaction};
-
-const NEWEST_REVISION: &str = include_str!("../../sql/queries/newest_revision.sql");
 
 /// Documents by name, as they are: rows written by hand may be wrong.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -32,13 +31,11 @@ pub(super) async fn read(client: &mut Client) -> Result<Rows, DatabaseError> {
         .start()
         .await?;
     let tiers = documents(&transaction, Kind::Tier).await?;
-    let newest = transaction.query_typed_one(NEWEST_REVISION, &[]).await?;
-    let newest = newest.try_get("revision")?;
     let rows = Rows {
         policies: documents(&transaction, Kind::Policy).await?,
         tiers: tiers.into_iter().map(|(name, _)| name).collect(),
         routes: documents(&transaction, Kind::RouteSettings).await?,
-        revision: newest,
+        revision: revisions::newest(&transaction).await?,
     };
     transaction.commit().await?;
     Ok(rows)

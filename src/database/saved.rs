@@ -5,12 +5,17 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The first word of the first line, and the version of this format.
 const MAGIC: &str = "tidegate-saved-1";
+
+/// How the names of files end that are being written, and how old one is that nobody writes.
+const DRAFT: &str = "new";
+const ABANDONED: Duration = Duration::from_secs(3_600);
 
 /// Why a file could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -39,30 +44,80 @@ pub fn save(path: &Path, value: &impl Serialize) -> Result<(), SavedError> {
         path: path.to_owned(),
         error,
     };
-    let body = serde_json::to_vec(value).map_err(|error| failed(error.into()))?;
-    // two processes that share a folder must not write into one temporary file
-    let draft = path.with_extension(format!("{}.new", std::process::id()));
-    write_draft(&draft, &body)
+    // two processes that share a folder must not write into one temporary file, and in two
+    // containers both may have the same number
+    let draft = path.with_extension(format!("{:016x}.{DRAFT}", fastrand::u64(..)));
+    write_draft(&draft, value)
         .and_then(|()| std::fs::rename(&draft, path))
         .and_then(|()| sync_folder(path))
         .map_err(|error| {
             // the draft of a full disk would keep it full
             let _ = std::fs::remove_file(&draft);
             failed(error)
-        })
+        })?;
+    sweep(path);
+    Ok(())
 }
 
-fn write_draft(draft: &Path, body: &[u8]) -> io::Result<()> {
-    // left behind by a crash, perhaps with other permissions
-    let _ = std::fs::remove_file(draft);
-    let mut file = OpenOptions::new()
+/// Written piece by piece; the checksum in the first line is known last.
+fn write_draft(draft: &Path, value: &impl Serialize) -> io::Result<()> {
+    let file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(draft)?;
-    writeln!(file, "{MAGIC} {}", hex(&Sha256::digest(body)))?;
-    file.write_all(body)?;
-    file.sync_all()
+    let mut body = Summed {
+        file: BufWriter::new(file),
+        sum: Sha256::new(),
+    };
+    writeln!(body.file, "{MAGIC} {}", hex(&[0; 32]))?;
+    serde_json::to_writer(&mut body, value)?;
+    let Summed { mut file, sum } = body;
+    file.seek(SeekFrom::Start(0))?;
+    writeln!(file, "{MAGIC} {}", hex(&sum.finalize()))?;
+    file.flush()?;
+    file.get_ref().sync_all()
+}
+
+/// A file, and the checksum of what has been written to it.
+struct Summed {
+    file: BufWriter<File>,
+    sum: Sha256,
+}
+
+impl Write for Summed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.file.write(bytes)?;
+        self.sum.update(bytes.get(..count).unwrap_or_default());
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Drafts that a crash left behind; one of another process that is being written is younger.
+fn sweep(path: &Path) {
+    let modified = |path: &Path| std::fs::metadata(path).and_then(|meta| meta.modified());
+    let (Some(folder), Some(stem), Ok(now)) = (path.parent(), path.file_stem(), modified(path))
+    else {
+        return;
+    };
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return;
+    };
+    let drafts = entries.flatten().map(|entry| entry.path()).filter(|draft| {
+        let stem_of_draft = draft.file_stem().map(Path::new).and_then(Path::file_stem);
+        draft.extension().is_some_and(|last| last == DRAFT) && stem_of_draft == Some(stem)
+    });
+    for draft in drafts {
+        let age = modified(&draft).map(|then| now.duration_since(then).unwrap_or_default());
+        if age.is_ok_and(|age| age > ABANDONED) {
+            // the next save tries again
+            let _ = std::fs::remove_file(&draft);
+        }
+    }
 }
 
 /// The new name is on the disk too.
@@ -151,6 +206,31 @@ mod tests {
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn two_who_write_at_once_do_not_meet_and_what_a_crash_left_goes_in_the_end() {
+        let folder = Folder::new();
+        let path = folder.0.join("rows.saved");
+        let (old, young, other) = ("rows.1.new", "rows.2.new", "other.3.new");
+        for name in [old, young, other] {
+            std::fs::write(folder.0.join(name), "half").unwrap();
+        }
+        save(&path, &0).unwrap();
+        let long_ago = std::fs::metadata(&path).unwrap().modified().unwrap() - ABANDONED * 2;
+        for name in [old, other] {
+            let file = File::options().write(true).open(folder.0.join(name));
+            file.unwrap().set_modified(long_ago).unwrap();
+        }
+        std::thread::scope(|threads| {
+            for thread in 0..8 {
+                let path = &path;
+                threads.spawn(move || (0..20).for_each(|n| save(path, &(thread + n)).unwrap()));
+            }
+        });
+        assert!(load::<u32>(&path).unwrap().is_some());
+        let left = |name| folder.0.join(name).exists();
+        assert_eq!([old, young, other].map(left), [false, true, true]);
     }
 
     #[test]

@@ -28,6 +28,9 @@ const LOCK: i64 = 0x7469_6465_6761_7465;
 const LOCK_PATIENCE: Duration = Duration::from_secs(60);
 const LOCK_RETRY: Duration = Duration::from_millis(100);
 
+/// How long a whole migration may take: tables may be large.
+const MIGRATION_PATIENCE: Duration = Duration::from_secs(1_800);
+
 /// What a migration did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Migrated {
@@ -70,13 +73,17 @@ pub(super) async fn check(client: &Client) -> Result<(), DatabaseError> {
 pub(super) async fn migrate(pool: &Pool) -> Result<Migrated, DatabaseError> {
     let (mut client, driver) = pool.connect().await?;
     let driver = tokio::spawn(driver);
-    let done = migrate_on(&mut client, pool.timeout()).await;
+    let done = migrate_on(&mut client, pool.timeout(), pool.long_timeout()).await;
     // the lock goes with the connection
     driver.abort();
     done
 }
 
-async fn migrate_on(client: &mut Client, timeout: Duration) -> Result<Migrated, DatabaseError> {
+async fn migrate_on(
+    client: &mut Client,
+    timeout: Duration,
+    lock_patience: Duration,
+) -> Result<Migrated, DatabaseError> {
     within(LOCK_PATIENCE, lock(client))
         .await
         .map_err(|error| match error {
@@ -97,18 +104,40 @@ async fn migrate_on(client: &mut Client, timeout: Duration) -> Result<Migrated, 
             applied: Vec::new(),
         });
     }
+    limit(client, lock_patience).await?;
     let mut runner = embedded::migrations::runner();
     runner.set_migration_table_name(HISTORY);
-    let report = runner
-        .run_async(client)
-        .await
-        .map_err(|error| DatabaseError::Unavailable(told(&error)))?;
+    let migrating = async {
+        let report = runner.run_async(client).await;
+        report.map_err(|error| DatabaseError::Unavailable(told(&error)))
+    };
+    let report = tokio::time::timeout(MIGRATION_PATIENCE, migrating).await;
+    let report = report.unwrap_or_else(|_| {
+        Err(DatabaseError::Unavailable(format!(
+            "the migration did not end within {} minutes and was given up; what it had not finished is undone",
+            MIGRATION_PATIENCE.as_secs() / 60
+        )))
+    })?;
     let applied = report.applied_migrations().iter();
     Ok(Migrated {
         from,
         to: NEEDED,
         applied: applied.map(ToString::to_string).collect(),
     })
+}
+
+/// The server gives up by itself too: it does not notice at once that nobody waits any more. A table
+/// that somebody else holds must not hold up everybody who waits behind the migration.
+async fn limit(client: &Client, lock_patience: Duration) -> Result<(), DatabaseError> {
+    let limits = format!(
+        "SET lock_timeout = {}; SET statement_timeout = {}",
+        lock_patience.as_millis().max(1),
+        MIGRATION_PATIENCE.as_millis()
+    );
+    within(lock_patience, async {
+        Ok(client.batch_execute(&limits).await?)
+    })
+    .await
 }
 
 async fn lock(client: &Client) -> Result<(), DatabaseError> {
@@ -133,11 +162,14 @@ fn told(error: &refinery::Error) -> String {
                 SqlState::INSUFFICIENT_PRIVILEGE,
                 SqlState::INVALID_SCHEMA_NAME,
             ];
-            let hint = match homeless.contains(said.code()) {
-                true => {
+            let hint = match said.code() {
+                code if homeless.contains(code) => {
                     "; migrate as a role that may create tables in the first schema of its search_path"
                 }
-                false => "",
+                code if *code == SqlState::LOCK_NOT_AVAILABLE => {
+                    "; somebody else holds what is to be changed: see pg_locks, then migrate again"
+                }
+                _ => "",
             };
             return format!("{}{hint}", said.message());
         }

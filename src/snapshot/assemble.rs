@@ -49,6 +49,7 @@ pub fn assemble(
         failures,
         conflicts,
         clients,
+        tiers: config.tiers.clone(),
         trusted_proxies: config.trusted_proxies.clone(),
         response_headers: config.response_headers,
         server_name: config

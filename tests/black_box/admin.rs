@@ -6,6 +6,7 @@ mod explain;
 mod hostile;
 mod keys;
 mod stage;
+mod writers;
 
 use crate::client::Connection;
 use crate::gateway::{EVERYTHING, Gateway, app};

@@ -226,3 +226,42 @@ fn a_reload_keeps_the_keys_a_refused_one_too_and_forgets_tokens_where_the_rules_
     assert_eq!(status(&gateway, "rsa", "a"), 200);
     assert_eq!(server.requests(), 1, "the keys were never fetched again");
 }
+
+#[test]
+fn a_crowd_that_waits_for_an_issuer_is_bounded_and_hinders_nobody_else() {
+    let upstream = Upstream::echo();
+    let (issuer, server) = Issuer::publishing(published(&[("rsa", "a")]));
+    let gateway = with(&upstream, server.address, "  timeout: 3s\n");
+    assert_eq!(status(&gateway, "rsa", "a"), 200);
+    let (go_on, wait) = std::sync::mpsc::channel::<()>();
+    let wait: Arc<Mutex<Receiver<()>>> = Arc::new(Mutex::new(wait));
+    issuer.now(Arc::new(move |_| {
+        let _ = wait.lock().unwrap().recv();
+        Ok(Then::Close)
+    }));
+    let token = by_rsa("rsa", "unknown", json!({ "sub": "acme" }));
+    let mut crowd: Vec<_> = (0..80).map(|_| gateway.connect()).collect();
+    let head = format!("GET / HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\n\r\n");
+    for connection in &mut crowd {
+        connection.send(&head);
+    }
+    let unavailable = "tidegate_authentications_total{method=\"jwt\",outcome=\"unavailable\"}";
+    waiting::until("those beyond 64 are refused at once", || {
+        gateway.metric(unavailable) >= 16.0
+    });
+    assert_eq!(status(&gateway, "rsa", "a"), 200, "a known token");
+    assert_eq!(gateway.get("/").status, 401, "no token");
+    drop(go_on);
+    let statuses: Vec<u16> = crowd
+        .iter_mut()
+        .map(|connection| connection.answer().status)
+        .collect();
+    let refused_at_once = statuses.iter().filter(|&&status| status == 503).count();
+    assert!(refused_at_once >= 16, "{statuses:?}");
+    assert!(
+        statuses
+            .iter()
+            .all(|status| matches!(status, 401 | 429 | 503)),
+        "{statuses:?}"
+    );
+}

@@ -71,7 +71,7 @@ fn is_told(store: &str) {
     assert_eq!(again.header("X-RateLimit-Remaining"), Some("6"));
 
     for (whose, status) in [
-        ("client=nobody", 404),
+        ("client=no%20body", 404),
         ("key=t:no-policy:c:acme", 404),
         ("client=acme&ip=127.0.0.1", 400),
         ("ip=localhost", 400),

@@ -78,14 +78,38 @@ impl<K: Hash + Eq + Clone, V: Clone> Cache<K, V> {
         true
     }
 
-    /// Forgets an entry.
-    pub(super) fn remove<Q: Hash + Equivalent<K> + ?Sized>(&self, id: &Q) {
-        if let Some(shard) = self.shard(id) {
+    /// Forgets an entry; whether there was one.
+    pub(super) fn remove<Q: Hash + Equivalent<K> + ?Sized>(&self, id: &Q) -> bool {
+        let Some(shard) = self.shard(id) else {
+            return false;
+        };
+        let mut shard = shard.lock();
+        let place = shard.places.get(id).copied();
+        if let Some(place) = place {
+            shard.remove(place);
+        }
+        place.is_some()
+    }
+
+    /// Forgets the entries that are not to be kept, one shard after the other; whether there were
+    /// any.
+    pub(super) fn retain(&self, keep: impl Fn(&Entry<V>) -> bool) -> bool {
+        let mut has_changed = false;
+        for shard in &self.shards {
             let mut shard = shard.lock();
-            if let Some(&place) = shard.places.get(id) {
-                shard.remove(place);
+            // from the end on: what moves to a free place has been looked at
+            for place in (0..shard.slots.len()).rev() {
+                let goes = shard
+                    .slots
+                    .get(place)
+                    .is_some_and(|(_, entry)| !keep(entry));
+                if goes {
+                    shard.remove(place);
+                    has_changed = true;
+                }
             }
         }
+        has_changed
     }
 
     /// Entries there are.
@@ -96,13 +120,25 @@ impl<K: Hash + Eq + Clone, V: Clone> Cache<K, V> {
             .sum()
     }
 
-    /// Looks at every entry, one shard after the other.
-    pub(super) fn for_each(&self, mut look: impl FnMut(&K, &Entry<V>)) {
-        for shard in &self.shards {
-            for (id, entry) in &shard.lock().slots {
-                look(id, entry);
-            }
-        }
+    /// Shards there are.
+    pub(super) fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// What `look` makes of a shard's entries, beginning anywhere: what takes long is to be done
+    /// with them afterwards, not under the lock.
+    pub(super) fn of_shard<T>(
+        &self,
+        shard: usize,
+        look: impl Fn(&K, &Entry<V>) -> Option<T>,
+    ) -> Vec<T> {
+        let Some(shard) = self.shards.get(shard) else {
+            return Vec::new();
+        };
+        let shard = shard.lock();
+        let (end, begin) = shard.slots.split_at(fastrand::usize(..=shard.slots.len()));
+        let slots = begin.iter().chain(end);
+        slots.filter_map(|(id, entry)| look(id, entry)).collect()
     }
 
     fn shard<Q: Hash + ?Sized>(&self, id: &Q) -> Option<&Mutex<Shard<K, V>>> {
@@ -174,7 +210,9 @@ mod tests {
             }
             assert!(cache.len() <= capacity);
             let mut held = Vec::new();
-            cache.for_each(|&id, entry| held.push((id, entry.value)));
+            for shard in 0..cache.shards() {
+                held.extend(cache.of_shard(shard, |&id, entry| Some((id, entry.value))));
+            }
             assert_eq!(held.len(), cache.len());
             assert!(
                 held.iter()
@@ -211,6 +249,13 @@ mod tests {
         for id in 0..50 {
             assert_eq!(get(&cache, id), (id % 2 == 1).then_some(id));
         }
+        assert!(cache.retain(|entry| entry.value < 40 && entry.value != 9));
+        for id in 0..50 {
+            let stays = id % 2 == 1 && id < 40 && id != 9;
+            assert_eq!(get(&cache, id), stays.then_some(id));
+        }
+        assert!(!cache.retain(|_| true));
+        assert!(cache.remove(&5) && !cache.remove(&5));
         assert!(!cache.put_if(7, entry(8, 0), || false));
         assert_eq!(get(&cache, 7), Some(7));
     }

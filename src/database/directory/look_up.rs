@@ -6,14 +6,13 @@ use super::{Recalled, Shared, Unavailable};
 use crate::clock::Stopwatch;
 use crate::database::failure::{DatabaseError, Health, within};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 /// A connection that broke while it was idle shows at its next use: then another one is tried.
 const ATTEMPTS: usize = 3;
 
 /// How often an answer that something overtook is asked for again.
-const MAX_OVERTAKEN: usize = 3;
+pub(super) const MAX_OVERTAKEN: usize = 3;
 
 /// Which section of the directory.
 pub(super) type Pick<R> = fn(&Shared) -> &Section<R>;
@@ -38,6 +37,8 @@ impl Shared {
         match answer {
             Ok(Some(record)) if record.has_expired(now_us) => Ok(None),
             Ok(answer) => Ok(answer),
+            // the database is there: a key that was revoked a moment ago must not count
+            Err(Unavailable::TooMany) if R::IS_CREDENTIAL => Err(Unavailable::TooMany),
             Err(unavailable) => match pick(self).recall_old(&id, now_us) {
                 Recalled::Unknown => Err(unavailable),
                 recalled => {
@@ -48,14 +49,6 @@ impl Shared {
                     }
                 }
             },
-        }
-    }
-
-    /// Asks the database whatever memory says.
-    pub(super) async fn refresh<R: Record>(self: &Arc<Self>, pick: Pick<R>, id: R::Id) {
-        if let Ok(flight) = self.board(pick, &id) {
-            // whatever comes of it is in memory
-            let _ = landed(flight).await;
         }
     }
 
@@ -89,7 +82,8 @@ impl Shared {
             id: id.clone(),
             _permit: permit,
         };
-        match self.runtime.get() {
+        // not on the threads that serve requests
+        match self.pool.runtime() {
             Some(runtime) => runtime.spawn(flight.fly(sender)),
             None => tokio::spawn(flight.fly(sender)),
         };
@@ -102,29 +96,35 @@ impl Shared {
         section: &Section<R>,
         id: &R::Id,
     ) -> Result<Option<Arc<R>>, DatabaseError> {
+        let ids = std::slice::from_ref(id);
         for _ in 0..MAX_OVERTAKEN {
             let generation = section.generation();
-            let found = self.query::<R>(id).await?.map(Arc::new);
+            let found = self.query::<R>(ids).await?.pop();
+            let found = found.map(|(_, record)| Arc::new(record));
             if section.put(id, found.as_ref(), generation, self.clock.now_us()) {
-                self.has_changed.store(true, Ordering::Relaxed);
                 return Ok(found);
             }
         }
         // true when it was asked for, and not remembered
-        Ok(self.query::<R>(id).await?.map(Arc::new))
+        let found = self.query::<R>(ids).await?.pop();
+        Ok(found.map(|(_, record)| Arc::new(record)))
     }
 
-    async fn query<R: Record>(&self, id: &R::Id) -> Result<Option<R>, DatabaseError> {
+    /// Those of these that exist.
+    pub(super) async fn query<R: Record>(
+        &self,
+        ids: &[R::Id],
+    ) -> Result<Vec<(R::Id, R)>, DatabaseError> {
         let mut answer = Err(DatabaseError::Unavailable("not connected".to_owned()));
         for _ in 0..ATTEMPTS {
             let mut lease = self.pool.lease().await?;
-            answer = R::find(lease.client()?, std::slice::from_ref(id)).await;
+            answer = R::find(lease.client()?, ids).await;
             lease.settle(&answer);
             if answer.is_ok() {
                 break;
             }
         }
-        Ok(answer?.pop().map(|(_, record)| record))
+        answer
     }
 }
 

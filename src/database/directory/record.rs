@@ -35,7 +35,10 @@ pub struct ClientRecord {
 }
 
 /// A row that is looked up by its id.
-pub(super) trait Record: Sized + Send + Sync + 'static {
+pub(super) trait Record: Sized + PartialEq + Send + Sync + 'static {
+    /// Does it let somebody in? Then an old answer is only for an outage.
+    const IS_CREDENTIAL: bool;
+
     /// What it is looked up by.
     type Id: Hash + Eq + Clone + Send + Sync + 'static;
 
@@ -50,6 +53,8 @@ pub(super) trait Record: Sized + Send + Sync + 'static {
 }
 
 impl Record for KeyRecord {
+    const IS_CREDENTIAL: bool = true;
+
     type Id = [u8; 32];
 
     async fn find(
@@ -83,6 +88,8 @@ impl Record for KeyRecord {
 }
 
 impl Record for ClientRecord {
+    const IS_CREDENTIAL: bool = false;
+
     type Id = Arc<str>;
 
     async fn find(

@@ -1,11 +1,12 @@
 //! What outlives a process: keys and clients in a file, the times of keys' last uses in the database.
 
-use super::record::{ClientRecord, KeyRecord};
-use super::{Directory, Shared};
+use super::Directory;
+use super::record::{ClientRecord, KeyRecord, Record};
+use super::section::Section;
 use crate::database::document::parameter;
 use crate::database::failure::{DatabaseError, within};
 use crate::database::saved::{self, SavedError, hex};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio_postgres::types::Type;
@@ -15,11 +16,11 @@ const NOTE_USES: &str = include_str!("../../../sql/queries/note_uses.sql");
 /// Uses noted by one statement.
 const USES_AT_ONCE: usize = 1_000;
 
-/// Uses noted at one time; the others are noted when they are used again.
+/// Uses noted at one time; the others are noted when they are used again, and come first then.
 const MAX_USES: usize = 20_000;
 
-/// The file's content: digests only, no secrets.
-#[derive(Default, Serialize, Deserialize)]
+/// The file's content, read at once: digests only, no secrets.
+#[derive(Default, Deserialize)]
 struct State {
     keys: Vec<SavedKey>,
     clients: Vec<SavedClient>,
@@ -48,11 +49,17 @@ impl Directory {
         let Some(file) = &shared.file else {
             return Ok(());
         };
-        if !shared.has_changed.swap(false, Ordering::Relaxed) {
+        let has_changed = [shared.keys.take_changed(), shared.clients.take_changed()];
+        if has_changed == [false, false] {
             return Ok(());
         }
-        saved::save(file, &shared.state()).inspect_err(|_| {
-            shared.has_changed.store(true, Ordering::Relaxed);
+        let state = Servable {
+            keys: Part(&shared.keys),
+            clients: Part(&shared.clients),
+        };
+        saved::save(file, &state).inspect_err(|_| {
+            shared.keys.set_changed();
+            shared.clients.set_changed();
         })
     }
 
@@ -94,17 +101,15 @@ impl Directory {
         let since_us = shared
             .uses_noted_us
             .swap(shared.clock.now_us(), Ordering::Relaxed);
-        let mut uses: Vec<(String, i64)> = Vec::new();
-        shared.keys.for_each(|_, key, used_us| {
-            if used_us >= since_us && uses.len() < MAX_USES {
-                uses.push((key.id.clone(), i64::try_from(used_us).unwrap_or(i64::MAX)));
-            }
-        });
+        let uses = shared.keys.used_since(since_us, MAX_USES);
+        let mut uses: Vec<(&str, i64)> = uses
+            .iter()
+            .map(|(key, us)| (key.id.as_str(), i64::try_from(*us).unwrap_or(i64::MAX)))
+            .collect();
         // in one order on all gateways, so that they meet less
         uses.sort_unstable();
         for some in uses.chunks(USES_AT_ONCE) {
-            let (ids, times): (Vec<&str>, Vec<i64>) =
-                some.iter().map(|(id, us)| (id.as_str(), *us)).unzip();
+            let (ids, times): (Vec<&str>, Vec<i64>) = some.iter().copied().unzip();
             let parameters = [
                 parameter(&ids, Type::TEXT_ARRAY),
                 parameter(&times, Type::INT8_ARRAY),
@@ -122,26 +127,36 @@ impl Directory {
     }
 }
 
-impl Shared {
-    fn state(&self) -> State {
-        let mut state = State::default();
-        self.keys.for_each(|digest, key, _| {
-            state.keys.push(SavedKey {
-                sha256: hex(digest),
-                id: key.id.clone(),
-                client: key.client.clone(),
-                tier: key.tier.clone(),
-                scopes: key.scopes.clone(),
-                expires_at_us: key.expires_at_us,
-            });
-        });
-        self.clients.for_each(|_, client, _| {
-            state.clients.push(SavedClient {
-                id: client.id.clone(),
-                tier: client.tier.clone(),
-            });
-        });
-        state
+/// What [`State`] is read from, as it is in memory: written piece by piece, never twice there.
+#[derive(Serialize)]
+struct Servable<'a> {
+    keys: Part<'a, KeyRecord>,
+    clients: Part<'a, ClientRecord>,
+}
+
+struct Part<'a, R: Record>(&'a Section<R>);
+
+impl Serialize for Part<'_, KeyRecord> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let shards = (0..self.0.shards()).flat_map(|shard| self.0.servable(shard));
+        serializer.collect_seq(shards.map(|(digest, key)| SavedKey {
+            sha256: hex(&digest),
+            id: key.id.clone(),
+            client: key.client.clone(),
+            tier: key.tier.clone(),
+            scopes: key.scopes.clone(),
+            expires_at_us: key.expires_at_us,
+        }))
+    }
+}
+
+impl Serialize for Part<'_, ClientRecord> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let shards = (0..self.0.shards()).flat_map(|shard| self.0.servable(shard));
+        serializer.collect_seq(shards.map(|(_, client)| SavedClient {
+            id: client.id.clone(),
+            tier: client.tier.clone(),
+        }))
     }
 }
 

@@ -138,6 +138,7 @@ fn what_cannot_be_a_key_is_refused_with_every_reason() {
         json!({ "name": "" }),
         json!({ "name": "x".repeat(129) }),
         json!({ "scopes": vec!["s"; 65] }),
+        json!({ "scopes": ["s".repeat(129)] }),
         json!({ "scopes": "read" }),
         json!({ "expires": "tomorrow" }),
         json!({ "expires": 1 }),
@@ -148,16 +149,48 @@ fn what_cannot_be_a_key_is_refused_with_every_reason() {
         is_problem(&stage.post(target, &wrong), 422);
     }
     assert_eq!(stage.get(target).json()["items"], json!([]));
+    // the longest and the most there may be
+    let scopes: Vec<String> = (0..64).map(|n| format!("{n:0>128}")).collect();
+    let made = stage.post(target, &json!({ "scopes": scopes }));
+    assert_eq!(made.status, 201, "{made}");
 }
 
 #[test]
 fn buckets_of_a_client_that_only_the_database_knows_are_shown() {
     let stage = Stage::new();
-    is_problem(&stage.get("/api/v1/limits?client=acme"), 404);
-    assert_eq!(stage.put("/api/v1/clients/acme", &json!({})).status, 201);
-    crate::waiting::until("the client is found", || {
-        stage.get("/api/v1/limits?client=acme").status == 200
+    is_problem(&stage.get("/api/v1/limits?client=ac%20me"), 404);
+    // also those that only tokens name
+    for made in [false, true] {
+        if made {
+            assert_eq!(stage.put("/api/v1/clients/acme", &json!({})).status, 201);
+        }
+        let shown = stage.get("/api/v1/limits?client=acme").json();
+        assert_eq!(shown["buckets"][0]["key"], "t:filed:c:acme");
+    }
+}
+
+#[test]
+fn buckets_are_those_of_the_tier_that_requests_have() {
+    let stage = Stage::new();
+    let policy = json!({ "key": ["client", "tier"], "algorithm": "fixed_window",
+        "quota": { "count": 5, "period": "1h" }, "tiers": { "free": { "count": 7, "period": "1h" } } });
+    assert_eq!(stage.put("/api/v1/policies/tiered", &policy).status, 201);
+    let limit = |client: &str| {
+        let shown = stage.get(&format!("/api/v1/limits?client={client}")).json();
+        let buckets = shown["buckets"].as_array().unwrap().clone();
+        let tiered = buckets.iter().find(|bucket| bucket["policy"] == "tiered");
+        tiered.map(|bucket| bucket["limit"].as_u64())
+    };
+    crate::waiting::until("the policy holds", || limit("filer").is_some());
+    assert_eq!(limit("filer"), Some(Some(7)), "the file says free");
+    // a row that says nothing of a tier leaves it to the file
+    assert_eq!(stage.put("/api/v1/clients/filer", &json!({})).status, 200);
+    assert_eq!(limit("filer"), Some(Some(7)));
+    stage
+        .server
+        .sql("INSERT INTO clients (id, tier) VALUES ('lost', 'gone') ON CONFLICT (id) DO NOTHING");
+    crate::waiting::until("a tier that is gone is none", || {
+        let shown = stage.get("/api/v1/limits?client=lost").text();
+        limit("lost") == Some(Some(5)) && !shown.contains("gone")
     });
-    let shown = stage.get("/api/v1/limits?client=acme").json();
-    assert_eq!(shown["buckets"][0]["key"], "t:filed:c:acme");
 }

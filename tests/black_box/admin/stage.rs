@@ -22,7 +22,7 @@ policies:
 /// Dropped in this order.
 pub(super) struct Stage {
     pub(super) gateway: Gateway,
-    _upstream: Upstream,
+    upstream: Upstream,
     pub(super) server: PostgresServer,
 }
 
@@ -31,18 +31,16 @@ impl Stage {
         let server = PostgresServer::start();
         migrate(&server.url());
         let upstream = Upstream::echo();
-        let state = server.folder().join("state");
-        let gateway = Gateway::start(&format!(
-            "{}{FILE}database: {{ url: \"{}\", state_dir: \"{}\" }}\n",
-            app(upstream.address),
-            server.url(),
-            state.display()
-        ));
         Stage {
-            gateway,
-            _upstream: upstream,
+            gateway: gateway(&upstream, &server, "state"),
+            upstream,
             server,
         }
+    }
+
+    /// Another gateway of the same file and database.
+    pub(super) fn neighbour(&self) -> Neighbour {
+        Neighbour(gateway(&self.upstream, &self.server, "other-state"))
     }
 
     pub(super) fn get(&self, target: &str) -> Response {
@@ -68,9 +66,36 @@ impl Stage {
         send(&self.gateway, "POST", target, &[], body.as_bytes())
     }
 
+    pub(super) fn post_with(&self, target: &str, headers: &[(&str, &str)]) -> Response {
+        send(&self.gateway, "POST", target, headers, b"null")
+    }
+
     pub(super) fn delete(&self, target: &str) -> Response {
         send(&self.gateway, "DELETE", target, &[], b"")
     }
+}
+
+pub(super) struct Neighbour(Gateway);
+
+impl Neighbour {
+    pub(super) fn put(&self, target: &str, document: &Value) -> Response {
+        let body = document.to_string();
+        send(&self.0, "PUT", target, &[], body.as_bytes())
+    }
+
+    pub(super) fn delete(&self, target: &str) -> Response {
+        send(&self.0, "DELETE", target, &[], b"")
+    }
+}
+
+fn gateway(upstream: &Upstream, server: &PostgresServer, state: &str) -> Gateway {
+    let state = server.folder().join(state);
+    Gateway::start(&format!(
+        "{}{FILE}database: {{ url: \"{}\", state_dir: \"{}\" }}\n",
+        app(upstream.address),
+        server.url(),
+        state.display()
+    ))
 }
 
 /// Brings an empty database to the current schema.

@@ -205,6 +205,8 @@ fn while_postgres_is_frozen_what_was_known_goes_on_and_nobody_waits_for_long() {
         took < SHORT,
         "nobody waits once it is known to be away: {took:?}"
     );
+    let (rows, took) = timed(|| scene.run(scene.database.rows()));
+    assert!(rows.is_err() && took < SHORT, "{took:?}");
     scene.server.thaw();
     waiting::until("the other key is found", || scene.client_of(&other).is_ok());
     assert!(scene.client_of(&other).unwrap().is_some());
@@ -248,13 +250,39 @@ fn cut_connections_fail_no_look_up() {
 }
 
 #[test]
+fn a_connection_that_somebody_elses_runtime_wanted_does_not_stand_still_with_it() {
+    let scene = Scene::on(PostgresServer::start(), |settings| {
+        settings.pool = 1;
+        settings.timeout = SHORT;
+    });
+    let (_, digest) = scene.key_of("acme");
+    scene.start();
+    scene.server.cut_connections();
+    scene.wait_for(&tidegate::database::Health::Connected);
+    let other = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    waiting::until("the other one has made a connection", || {
+        other.block_on(scene.database.rows()).is_ok()
+    });
+    // its only thread does nothing any more
+    assert_eq!(scene.client_of(&digest), Ok(Some("acme".to_owned())));
+    drop(other);
+    assert!(scene.run(scene.database.rows()).is_ok());
+}
+
+#[test]
 fn no_more_than_so_many_look_ups_are_under_way_and_memory_is_bounded() {
     let scene = Scene::on(PostgresServer::start(), |settings| settings.max_cached = 50);
     scene.start();
+    let expired = || scene.metrics.database.expired_all.get();
+    let before = expired();
     scene.server.sql(
         "INSERT INTO api_keys (id, sha256, client) \
-         SELECT 'k' || n, sha256(n::text::bytea), 'c' || n FROM generate_series(1, 200) AS n",
+         SELECT 'k' || n, sha256(n::text::bytea), 'c' || n FROM generate_series(1, 2000) AS n",
     );
+    waiting::until("the keys are noticed", || expired() > before);
     let directory = scene.database.directory();
     let find = |digest: [u8; 32]| {
         let directory = directory.clone();
@@ -272,12 +300,16 @@ fn no_more_than_so_many_look_ups_are_under_way_and_memory_is_bounded() {
     });
     assert!(scene.metrics.database.known.get() <= 50);
     assert!(scene.metrics.database.absent.get() <= 50);
+    let known = tidegate::database::generated_key::digest(b"200");
+    assert!(scene.client_of(&known).unwrap().is_some());
+    let before = expired();
     // held up by a lock, the first 64 wait, the others do not
     let locked = std::thread::scope(|threads| {
         threads.spawn(|| {
-            scene
-                .server
-                .sql("BEGIN; LOCK api_keys; SELECT pg_sleep(2); COMMIT")
+            scene.server.sql(
+                "BEGIN; UPDATE api_keys SET scopes = '{a}'; COMMIT; \
+                 BEGIN; LOCK api_keys; SELECT pg_sleep(2); COMMIT",
+            )
         });
         waiting::until("the table is locked", || {
             scene
@@ -285,9 +317,16 @@ fn no_more_than_so_many_look_ups_are_under_way_and_memory_is_bounded() {
                 .sql("SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock'")
                 != "0"
         });
+        waiting::until("the change is noticed", || expired() > before);
         let all: Vec<_> = (0..200_u8)
             .map(|n| find([n, 1].repeat(16).try_into().unwrap()))
             .collect();
+        // all of them have begun to wait, or were refused
+        let last = scene.run(find([255; 32])).unwrap();
+        assert_eq!(last, Err(Unavailable::TooMany));
+        // whatever was known of it before so many changed: it may be one that was revoked
+        let answer = scene.run(find(known)).unwrap();
+        assert_eq!(answer, Err(Unavailable::TooMany));
         let answers = all.into_iter().map(|one| scene.run(one).unwrap());
         answers.collect::<Vec<_>>()
     });

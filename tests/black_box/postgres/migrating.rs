@@ -2,6 +2,8 @@
 
 use super::PostgresServer;
 use super::scene::Scene;
+use crate::waiting;
+use std::time::Duration;
 use tidegate::database::{DatabaseError, Health, SchemaVersion};
 
 #[test]
@@ -23,6 +25,48 @@ fn migrations_at_once_wait_for_each_other() {
     });
     let applied = all.map(|one| scene.run(one).unwrap().unwrap().applied.len());
     assert_eq!(applied.iter().sum::<usize>(), 1);
+}
+
+#[test]
+fn a_migration_that_somebody_holds_up_says_so_and_changes_nothing() {
+    let scene = Scene::empty(PostgresServer::start(), |settings| {
+        settings.timeout = Duration::from_millis(300);
+    });
+    let error = std::thread::scope(|threads| {
+        threads.spawn(|| {
+            scene
+                .server
+                .sql("BEGIN; CREATE TABLE tiers (a int); SELECT pg_sleep(6); ROLLBACK")
+        });
+        waiting::until("the name is taken", || {
+            let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+            scene.server.sql(sleeping) == "1"
+        });
+        scene.run(scene.database.migrate()).unwrap_err()
+    });
+    assert!(error.to_string().contains("see pg_locks"), "{error}");
+    let done = scene.run(scene.database.migrate()).unwrap();
+    assert_eq!((done.from, done.to), (0, 1));
+}
+
+#[test]
+fn pruning_deletes_what_is_old_and_looks_at_little_where_nothing_is() {
+    let prune = include_str!("../../../sql/queries/prune_changes.sql");
+    let scene = Scene::new();
+    scene.server.sql(
+        "INSERT INTO changes (at, kind) SELECT now() - interval '2 days', 'rows' FROM generate_series(1, 15000);
+         INSERT INTO changes (kind) SELECT 'rows' FROM generate_series(1, 50000);
+         ANALYZE changes",
+    );
+    let left = || scene.server.sql("SELECT count(*) FROM changes");
+    for expected in ["55000", "50000", "50000"] {
+        scene.server.sql(prune);
+        assert_eq!(left(), expected);
+    }
+    scene.server.sql("ANALYZE changes");
+    let plan = scene.server.sql(&format!("EXPLAIN {prune}"));
+    let walks = "Seq Scan on changes";
+    assert!(!plan.contains(walks), "{plan}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::scene::Scene;
 use serde_json::{Value, json};
-use tidegate::database::{DatabaseError, Expected, Kind, Revision};
+use tidegate::database::{DatabaseError, Expected, Kind, Revision, Terms};
 
 fn quota(count: u64) -> Value {
     json!({ "key": ["client"], "algorithm": "token_bucket", "quota": { "count": count, "period": "60s" } })
@@ -62,6 +62,32 @@ fn a_write_says_what_it_expects_and_is_refused_if_that_is_not_so() {
         scene.run(scene.database.get(Kind::Policy, "p")).unwrap(),
         None
     );
+}
+
+#[test]
+fn what_was_judged_before_somebody_wrote_is_judged_anew() {
+    let scene = Scene::new();
+    let put = |judged_at| {
+        let terms = Terms {
+            expected: Expected::Any,
+            judged_at,
+        };
+        let document = json!({});
+        let put = scene
+            .database
+            .put(Kind::Tier, "gold", &document, "ann", terms);
+        scene.run(put)
+    };
+    let first = put(Some(0)).unwrap();
+    for judged_at in [0, first.revision - 1, first.revision + 1, -1] {
+        let refused = put(Some(judged_at));
+        assert!(
+            matches!(refused, Err(DatabaseError::Overtaken)),
+            "{refused:?}"
+        );
+    }
+    let second = put(Some(first.revision)).unwrap();
+    assert!(second.revision > first.revision && put(None).is_ok());
 }
 
 #[test]

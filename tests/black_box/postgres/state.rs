@@ -71,6 +71,73 @@ fn a_start_without_postgres_knows_the_keys_of_the_last_run() {
 }
 
 #[test]
+fn keys_revoked_in_bulk_serve_in_no_outage_neither_from_memory_nor_from_the_file() {
+    let server = PostgresServer::start();
+    let folder = server.folder().join("state");
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut scene = Scene::on(server, |settings| {
+        settings.state_dir = Some(folder.clone());
+        settings.timeout = SHORT;
+    });
+    scene.start();
+    scene.server.sql(
+        "INSERT INTO api_keys (id, sha256, client) \
+         SELECT 'k' || n, sha256(n::text::bytea), 'c' || n FROM generate_series(1, 1500) AS n",
+    );
+    let [kept, revoked] =
+        ["1", "2"].map(|text| tidegate::database::generated_key::digest(text.as_bytes()));
+    for digest in [&kept, &revoked] {
+        assert!(scene.client_of(digest).unwrap().is_some());
+    }
+    scene.database.save();
+    let saved = || std::fs::read_to_string(folder.join("directory.saved")).unwrap();
+    assert!(saved().contains("\"k1\"") && saved().contains("\"k2\""));
+    let expired = || scene.metrics.database.expired_all.get();
+    let before = expired();
+    // more than a thousand at once are told of as "all of them"; nobody uses one of them again
+    scene
+        .server
+        .sql("UPDATE api_keys SET revoked_at = now() WHERE id <> 'k1'");
+    crate::waiting::until("the change is noticed", || expired() > before);
+    crate::waiting::until("everything is asked for again", || {
+        let health = scene.metrics.database.known.get();
+        scene.database.save();
+        health <= 1 && saved().contains("\"k1\"") && !saved().contains("\"k2\"")
+    });
+    scene.server.stop();
+    scene.wait_for_outage();
+    assert!(scene.client_of(&kept).unwrap().is_some());
+    assert_ne!(scene.client_of(&revoked), Ok(Some("c2".to_owned())));
+    let next = successor(&scene, folder);
+    assert_eq!(client_of(&scene, &next, kept), Ok(true));
+    assert!(client_of(&scene, &next, revoked).is_err());
+}
+
+#[test]
+fn what_was_revoked_during_an_outage_and_is_not_used_is_forgotten_afterwards() {
+    let mut scene = Scene::on(PostgresServer::start(), |settings| settings.timeout = SHORT);
+    scene.start();
+    let (id, digest) = scene.key_of("acme");
+    assert!(scene.client_of(&digest).unwrap().is_some());
+    let known = || scene.metrics.database.known.get();
+    crate::waiting::until("the key is counted", || known() == 1);
+    // nobody is told of it, as of what happens during an outage
+    scene.server.sql(&format!(
+        "SET session_replication_role = replica; UPDATE api_keys SET revoked_at = now() WHERE id = '{id}'"
+    ));
+    scene.server.stop();
+    scene.wait_for_outage();
+    assert_eq!(scene.client_of(&digest), Ok(Some("acme".to_owned())));
+    scene.server.start_again();
+    scene.wait_for(&tidegate::database::Health::Connected);
+    let known = || scene.metrics.database.known.get();
+    crate::waiting::until("the key is known no more", || known() == 0);
+    scene.server.stop();
+    scene.wait_for_outage();
+    assert_ne!(scene.client_of(&digest), Ok(Some("acme".to_owned())));
+}
+
+#[test]
 fn a_folder_that_cannot_be_written_to_hurts_nobody() {
     let scene = Scene::started();
     let missing = state_dir(&scene).join("missing");
