@@ -228,7 +228,7 @@ fn a_reload_keeps_the_keys_a_refused_one_too_and_forgets_tokens_where_the_rules_
 }
 
 #[test]
-fn a_crowd_that_waits_for_an_issuer_is_bounded_and_hinders_nobody_else() {
+fn a_crowd_that_waits_for_an_issuer_hinders_nobody_else() {
     let upstream = Upstream::echo();
     let (issuer, server) = Issuer::publishing(published(&[("rsa", "a")]));
     let gateway = with(&upstream, server.address, "  timeout: 3s\n");
@@ -245,10 +245,6 @@ fn a_crowd_that_waits_for_an_issuer_is_bounded_and_hinders_nobody_else() {
     for connection in &mut crowd {
         connection.send(&head);
     }
-    let unavailable = "tidegate_authentications_total{method=\"jwt\",outcome=\"unavailable\"}";
-    waiting::until("those beyond 64 are refused at once", || {
-        gateway.metric(unavailable) >= 16.0
-    });
     assert_eq!(status(&gateway, "rsa", "a"), 200, "a known token");
     assert_eq!(gateway.get("/").status, 401, "no token");
     drop(go_on);
@@ -256,12 +252,7 @@ fn a_crowd_that_waits_for_an_issuer_is_bounded_and_hinders_nobody_else() {
         .iter_mut()
         .map(|connection| connection.answer().status)
         .collect();
-    let refused_at_once = statuses.iter().filter(|&&status| status == 503).count();
-    assert!(refused_at_once >= 16, "{statuses:?}");
-    assert!(
-        statuses
-            .iter()
-            .all(|status| matches!(status, 401 | 429 | 503)),
-        "{statuses:?}"
-    );
+    // they wait for one fetch, so none is refused for want of a place
+    let judged = |status: &u16| matches!(status, 401 | 429);
+    assert!(statuses.iter().all(judged), "{statuses:?}");
 }
