@@ -19,6 +19,10 @@ use tidegate::limit::limiter::Limiter;
 use tidegate::snapshot::{Running, Snapshot, compile};
 use tidegate::telemetry::Metrics;
 
+/// The same as the gateway's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const NOW_US: u64 = 1_900_000_000_000_000;
 
 fn main() {

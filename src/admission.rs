@@ -108,7 +108,7 @@ pub fn admit<'p>(
     let identity = if located.preflight {
         Identified::default()
     } else {
-        match identifying::identify(running, snapshot, route, request, now_us)
+        match identifying::identify(running, snapshot, route, request, &found.path, now_us)
             .map_err(|rejection| refused(Some(found.index), None, rejection))?
         {
             identifying::Step::Done(identity) => identity,

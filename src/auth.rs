@@ -2,8 +2,10 @@
 
 pub mod api_key;
 mod basic;
+mod carrying;
 mod directory_lookup;
 pub mod failures;
+mod flights;
 pub mod forward_auth;
 mod identity;
 pub mod jwt;
@@ -99,15 +101,15 @@ pub struct BadSetting {
     pub hint: String,
 }
 
-/// Everything needed to recognise a client. Made anew with every snapshot, so what it remembers is
-/// forgotten when keys change.
+/// Everything needed to recognise a client. Made anew with every snapshot; what it remembers is
+/// handed on to the next one while nothing changes that it depends on (see [`carrying`]).
 pub struct Authenticator {
     header: http::HeaderName,
-    keys: ApiKeys,
-    remembered: Remembered,
-    tokens: Option<Tokens>,
-    passwords: Option<Passwords>,
-    lookups: Option<Lookups>,
+    keys: Arc<ApiKeys>,
+    remembered: Arc<Remembered>,
+    tokens: Option<Arc<Tokens>>,
+    passwords: Option<Arc<Passwords>>,
+    lookups: Option<Arc<Lookups>>,
     tiers: Tiers,
     /// those of the file, by id
     clients: HashMap<String, Arc<Client>>,
@@ -117,11 +119,13 @@ pub struct Authenticator {
 }
 
 impl Authenticator {
-    /// From the configuration; all that is wrong with it at once.
+    /// From the configuration; all that is wrong with it at once. What `previous` remembers stays, as
+    /// far as it is still true.
     pub fn compile(
         config: &config::Config,
         clients: &HashMap<String, Arc<Client>>,
         sources: &Arc<Sources>,
+        previous: Option<&Authenticator>,
     ) -> Result<Self, Vec<BadSetting>> {
         let auth = &config.auth;
         let verifier = auth.jwt.as_ref().map(|jwt| {
@@ -138,19 +142,23 @@ impl Authenticator {
             }
         };
         let keys = ApiKeys::of(&config.clients, clients);
-        Ok(Authenticator {
+        let mut authenticator = Authenticator {
             challenge: challenge(auth, !keys.is_empty() || sources.directory.is_some()),
             header: auth.api_key_header.clone(),
-            keys,
-            remembered: Remembered::default(),
-            tokens: verifier.map(Tokens::new),
-            passwords,
-            lookups: sources.directory.clone().map(Lookups::new),
+            keys: Arc::new(keys),
+            remembered: Arc::default(),
+            tokens: verifier.map(|verifier| Arc::new(Tokens::new(verifier))),
+            passwords: passwords.map(Arc::new),
+            lookups: sources.directory.clone().map(Lookups::new).map(Arc::new),
             tiers: Tiers::new(config.tiers.iter().cloned()),
             clients: clients.clone(),
             timeout: auth.timeout,
             sources: sources.clone(),
-        })
+        };
+        if let Some(previous) = previous {
+            authenticator.carry_over(previous);
+        }
+        Ok(authenticator)
     }
 
     /// The header that carries API keys.
@@ -179,6 +187,11 @@ impl Authenticator {
         let mut identity = Identity::default();
         let mut lookups = Vec::new();
         let mut take = |seen: Seen| match seen {
+            // one that waits keeps its place before those that do not
+            Seen::Known(proven) if !lookups.is_empty() => {
+                lookups.push(Lookup::Done(proven));
+                Ok(())
+            }
             Seen::Known(proven) => {
                 self.count(proven.method, Outcome::Valid);
                 identity.add(proven)
@@ -287,8 +300,11 @@ impl Authenticator {
 
     /// Sets the gauges.
     pub fn observe(&self) {
-        let tokens = self.tokens.as_ref().map_or(0, Tokens::remembered);
-        let passwords = self.passwords.as_ref().map_or(0, Passwords::remembered);
+        let tokens = self.tokens.as_ref().map_or(0, |tokens| tokens.remembered());
+        let passwords = self
+            .passwords
+            .as_ref()
+            .map_or(0, |passwords| passwords.remembered());
         self.sources.metrics.cached_tokens.set(tokens as i64);
         self.sources.metrics.cached_passwords.set(passwords as i64);
     }

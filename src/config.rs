@@ -37,6 +37,6 @@ pub use model::{
 pub use notation::{duration, is_client_id, is_name};
 pub use overlay::{Row, Section};
 pub use place::Step;
-pub use problem::{Problem, Severity};
+pub use problem::{Problem, Severity, without_login};
 pub use schema::{json_schema, of_types as schema_of_types};
 pub use shown::Shown;

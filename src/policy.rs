@@ -208,6 +208,13 @@ impl Policy {
         self.key.iter().any(more)
     }
 
+    /// Does it count, or allow, otherwise for another client?
+    pub fn depends_on_the_client(&self) -> bool {
+        let by_client = |part: &KeyPart| matches!(part, KeyPart::Client | KeyPart::Tier);
+        let quotas = !self.tiers.is_empty() || !self.overrides.is_empty();
+        quotas || self.key.iter().any(by_client)
+    }
+
     /// The bucket a request counts in.
     pub fn bucket_key(&self, facts: &Facts<'_>) -> BucketKey {
         let mut key = self.key_writer();

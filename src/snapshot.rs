@@ -52,7 +52,7 @@ pub struct Snapshot {
     /// upstreams by index
     pub upstreams: Vec<Arc<Upstream>>,
     /// who is calling
-    pub authenticator: Authenticator,
+    pub authenticator: Arc<Authenticator>,
     /// failed authentications that are tolerated from one address
     pub failures: Quota,
     /// clients by id
@@ -79,6 +79,19 @@ impl Snapshot {
     /// An upstream by its index.
     pub fn upstream(&self, index: usize) -> Option<&Upstream> {
         self.upstreams.get(index).map(Arc::as_ref)
+    }
+
+    /// What it remembers of credentials is needed no more, except for what `next` has taken over.
+    fn forget_what_is_not_in(&self, next: &Snapshot) {
+        self.authenticator
+            .forget_what_is_not_in(&next.authenticator);
+        let asked = |route: &Route| route.forward_auth.clone();
+        let kept: Vec<_> = next.routes.iter().filter_map(asked).collect();
+        for old in self.routes.iter().filter_map(asked) {
+            if !kept.iter().any(|kept| Arc::ptr_eq(kept, &old)) {
+                old.forget();
+            }
+        }
     }
 }
 
@@ -107,7 +120,7 @@ pub struct Route {
     /// what they must be good for, all of it
     pub scopes: Vec<String>,
     /// whom to ask about every request
-    pub forward_auth: Option<ForwardAuth>,
+    pub forward_auth: Option<Arc<ForwardAuth>>,
     /// does a verified credential still go to the upstream?
     pub forward_credentials: bool,
     /// taken off the path before forwarding
@@ -227,7 +240,9 @@ impl Running {
 
     /// From now on requests are decided by this; those under way end with the one they began with.
     fn publish(&self, snapshot: Snapshot) {
-        self.snapshot.store(Arc::new(snapshot));
+        let snapshot = Arc::new(snapshot);
+        let replaced = self.snapshot.swap(snapshot.clone());
+        replaced.forget_what_is_not_in(&snapshot);
         self.limiter.policies_changed();
         self.metrics.snapshot.published.inc();
     }

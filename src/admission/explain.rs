@@ -8,13 +8,15 @@ pub use answer::{Caller, DefinedIn, Explanation, Outcome, PolicyAnswer, QuotaOf,
 pub use question::{BadQuestion, Question, Values};
 
 use super::spend::{Asked, Counting};
-use super::{Located, Rejection, Request, Spent, identifying, is_open, locate};
+use super::{Applied, Located, Rejection, Request, Spent, identifying, is_open, locate};
+use crate::auth::forward_auth::ForwardAuth;
 use crate::auth::{Found, Identity, Looking};
 use crate::config::RouteAuth;
 use crate::limit::algorithm::Answer;
 use crate::limit::decision::{BucketDecision, Decision, OutageMode, Source};
-use crate::policy::Facts;
+use crate::policy::{Facts, Policy};
 use crate::snapshot::{Route, Running, Snapshot};
+use std::sync::Arc;
 
 /// Explains what would happen to a request at `now_us`.
 pub async fn explain(
@@ -81,7 +83,7 @@ async fn identified_and_spent(
         }
         false => identify(running, snapshot, route, request, now_us, explanation).await?,
     };
-    if route.forward_auth.is_some() {
+    if route.forward_auth.is_some() && !located.preflight {
         explanation
             .not_evaluated
             .push("forward_auth: its URL is asked for traffic only".to_owned());
@@ -104,11 +106,37 @@ async fn identified_and_spent(
         headers: request.headers,
         claims: identity.claims(),
     };
-    let asked = Asked::of(snapshot, route, &facts, now_us);
+    let mut asked = Asked::of(snapshot, route, &facts, now_us);
+    let names_clients = |asked: &Arc<ForwardAuth>| asked.names_clients();
+    if !located.preflight && id.is_none() && route.forward_auth.as_ref().is_some_and(names_clients)
+    {
+        asked = whoever_it_is(snapshot, route, asked, explanation);
+    }
     explanation.names_what_does_not_apply(snapshot, route, request.method);
     let spent = peeked(running, snapshot, asked, now_us, explanation).await?;
     explanation.outcome = outcome::admitted(&spent, &explanation.not_evaluated);
     Ok(())
+}
+
+/// What holds for every client: whom `forward_auth` would name is not known.
+fn whoever_it_is<'s>(
+    snapshot: &'s Snapshot,
+    route: &Route,
+    asked: Asked<'s>,
+    explanation: &mut Explanation,
+) -> Asked<'s> {
+    let why = "it depends on the client, whom forward_auth may name";
+    if route.canary.is_some() {
+        let which = format!("whether the canary takes the request: {why}");
+        explanation.not_evaluated.push(which);
+    }
+    let policy = |applied: &Applied| snapshot.policies.get(applied.policy);
+    let depends = |applied: &Applied| policy(applied).is_some_and(Policy::depends_on_the_client);
+    let left_out = asked.applied.iter().filter(|applied| depends(applied));
+    let named = left_out.filter_map(policy);
+    let lines = named.map(|policy| format!("policy `{}`: {why}", policy.name()));
+    explanation.not_evaluated.extend(lines);
+    asked.without(depends)
 }
 
 /// As traffic is identified, but a failure is not counted against the address.

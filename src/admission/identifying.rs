@@ -1,7 +1,7 @@
 //! Who is calling and whether the route is for them: credentials, scopes, then `forward_auth`.
 
 use super::{BadCredentials, Passed, Refused, Rejection, Request, refused};
-use crate::auth::forward_auth::{Answer, Question, Subject};
+use crate::auth::forward_auth::{Answer, ForwardAuth, Question, Subject};
 use crate::auth::{self, Client, Found, Identity, Looking};
 use crate::config::RouteAuth;
 use crate::snapshot::{Route, Running, Snapshot};
@@ -16,16 +16,14 @@ pub struct Identified {
     pub proven: Identity,
     /// what `forward_auth` said
     pub passed: Option<Arc<Passed>>,
+    /// the client it names, where credentials prove none, with the tier the database has for it
+    pub named: Option<Arc<Client>>,
 }
 
 impl Identified {
     /// Who is calling; absent: anonymous.
     pub fn client(&self) -> Option<&Arc<Client>> {
-        let named = self
-            .passed
-            .as_ref()
-            .and_then(|passed| passed.client.as_ref());
-        self.proven.client.as_ref().or(named)
+        self.proven.client.as_ref().or(self.named.as_ref())
     }
 }
 
@@ -61,12 +59,14 @@ pub(super) enum Step {
     Waits(Waits),
 }
 
-/// Credentials, then scopes, then `forward_auth`, as far as possible without waiting.
+/// Credentials, then scopes, then `forward_auth`, as far as possible without waiting. `path` is the
+/// normalised one: whoever is asked must judge what the upstream will get.
 pub(super) fn identify(
     running: &Running,
     snapshot: &Snapshot,
     route: &Route,
     request: &Request<'_>,
+    path: &str,
     now_us: u64,
 ) -> Result<Step, Rejection> {
     let credentials = match route.auth {
@@ -78,26 +78,50 @@ pub(super) fn identify(
             method: request.method,
             scheme: request.scheme,
             host: request.host,
-            path: request.path,
+            path,
             query: request.query,
             ip: request.ip,
             headers: request.headers,
         };
         asked.recall(&subject, now_us)
     });
-    match (credentials, question) {
-        (Credentials::Proven(identity), None) => Ok(Step::Done(Identified {
-            proven: identity,
-            passed: None,
-        })),
-        (Credentials::Proven(identity), Some(Ok(answer))) => {
-            answered(identity, answer).map(Step::Done)
-        }
-        (credentials, question) => Ok(Step::Waits(Waits {
+    let guarding = Guarding {
+        running,
+        snapshot,
+        ip: request.ip,
+    };
+    let waits = |credentials, question| {
+        Step::Waits(Waits {
             credentials,
             question,
             ip: request.ip,
+        })
+    };
+    match (credentials, question) {
+        (Credentials::Proven(proven), None) => Ok(Step::Done(Identified {
+            proven,
+            ..Identified::default()
         })),
+        (Credentials::Proven(proven), Some(Ok(answer))) => {
+            let passed = guarding.agreed(&proven, answer.clone(), now_us)?;
+            let named = passed.client.as_ref().filter(|_| proven.client.is_none());
+            let recalled = named.map(|named| snapshot.authenticator.recall_named(named, now_us));
+            Ok(match recalled {
+                Some(None) => waits(Credentials::Proven(proven), Some(Ok(answer))),
+                recalled => Step::Done(Identified {
+                    proven,
+                    passed: Some(passed),
+                    named: recalled.flatten(),
+                }),
+            })
+        }
+        (Credentials::Proven(proven), Some(Err(question))) => {
+            if question.may_be_a_guess(&snapshot.authenticator, &proven) {
+                guarding.check(now_us)?;
+            }
+            Ok(waits(Credentials::Proven(proven), Some(Err(question))))
+        }
+        (credentials, question) => Ok(waits(credentials, question)),
     }
 }
 
@@ -111,6 +135,11 @@ impl Identifying {
         let Some(route) = snapshot.routes.get(self.route) else {
             return Err(refused(None, None, Rejection::NoRoute));
         };
+        let guarding = Guarding {
+            running,
+            snapshot,
+            ip: self.waits.ip,
+        };
         let nobody = Credentials::Proven(Identity::default());
         let mut client = None;
         let identified = async {
@@ -122,27 +151,20 @@ impl Identifying {
                         .resolve(&snapshot.authenticator, &running.clock)
                         .await;
                     let now_us = running.clock.now_us();
-                    match judge(running, snapshot, route, self.waits.ip, found, now_us, None)? {
+                    match guarding.judge(route, found, now_us, None)? {
                         Credentials::Proven(identity) => identity,
                         Credentials::Pending(_) => return Err(Rejection::Internal),
                     }
                 }
             };
             client.clone_from(&proven.client);
-            let answer = match (self.waits.question.take(), &route.forward_auth) {
-                (Some(Ok(answer)), _) => answer,
-                (Some(Err(question)), Some(asked)) => asked
-                    .ask(question, &snapshot.authenticator, &running.clock)
-                    .await
-                    .map_err(Rejection::IdentityUnavailable)?,
-                _ => {
-                    return Ok(Identified {
-                        proven,
-                        passed: None,
-                    });
-                }
-            };
-            answered(proven, answer)
+            match (self.waits.question.take(), &route.forward_auth) {
+                (Some(question), Some(asked)) => guarding.answered(proven, question, asked).await,
+                _ => Ok(Identified {
+                    proven,
+                    ..Identified::default()
+                }),
+            }
         };
         let identified = identified.await;
         identified.map_err(|rejection| refused(Some(self.route), client, rejection))
@@ -170,9 +192,12 @@ fn credentials(
     let found = snapshot
         .authenticator
         .identify(request.headers, now_us, looking);
-    judge(
-        running, snapshot, route, request.ip, found, now_us, guarded_us,
-    )
+    let guarding = Guarding {
+        running,
+        snapshot,
+        ip: request.ip,
+    };
+    guarding.judge(route, found, now_us, guarded_us)
 }
 
 /// Does a route take whoever the credentials prove?
@@ -199,48 +224,107 @@ pub(super) fn invalid(method: Method) -> Rejection {
     })
 }
 
-/// From what the credentials say to whether the route takes them.
-fn judge(
-    running: &Running,
-    snapshot: &Snapshot,
-    route: &Route,
+/// Judges what came of credentials from one address, and counts against it what was wrong.
+struct Guarding<'g> {
+    running: &'g Running,
+    snapshot: &'g Snapshot,
     ip: IpAddr,
-    found: Found,
-    now_us: u64,
-    guarded_us: Option<u64>,
-) -> Result<Credentials, Rejection> {
-    match found {
-        Found::Known(identity) => suits(route, &identity).map(|()| Credentials::Proven(identity)),
-        Found::Invalid(method) => {
-            running.failures.failed(&snapshot.failures, ip, now_us);
-            running.metrics.auth_failures.inc();
-            running.metrics.auth.count(method, Outcome::Invalid);
-            Err(invalid(method))
-        }
-        Found::NotLookedAt => {
-            running.metrics.auth_guarded.inc();
-            Err(Rejection::TooManyFailures {
-                retry_after_us: guarded_us.unwrap_or(1_000_000),
-            })
-        }
-        Found::Pending(pending) => Ok(Credentials::Pending(pending)),
-        Found::Unavailable(why) => Err(Rejection::IdentityUnavailable(why)),
-    }
 }
 
-/// The word of `forward_auth`; a client it names must be the one the credentials prove.
-fn answered(proven: Identity, answer: Answer) -> Result<Identified, Rejection> {
-    let passed = match answer {
-        Answer::Passed(passed) => passed,
-        Answer::Refused(refusal) => return Err(Rejection::ForwardAuthRefused(refusal)),
-    };
-    if let (Some(proven), Some(named)) = (&proven.client, &passed.client)
-        && proven.id != named.id
-    {
-        return Err(Rejection::Unauthenticated(BadCredentials::Invalid));
+impl Guarding<'_> {
+    /// May a credential be looked at that may be a guess?
+    fn check(&self, now_us: u64) -> Result<(), Rejection> {
+        let guard = &self.running.failures;
+        let checked = guard.check(&self.snapshot.failures, self.ip, now_us);
+        checked.map_err(|guarded| self.guarded(guarded.retry_after_us))
     }
-    Ok(Identified {
-        proven,
-        passed: Some(passed),
-    })
+
+    fn guarded(&self, retry_after_us: u64) -> Rejection {
+        self.running.metrics.auth_guarded.inc();
+        Rejection::TooManyFailures { retry_after_us }
+    }
+
+    fn failed(&self, now_us: u64) {
+        let guard = &self.running.failures;
+        guard.failed(&self.snapshot.failures, self.ip, now_us);
+        self.running.metrics.auth_failures.inc();
+    }
+
+    /// From what the credentials say to whether the route takes them.
+    fn judge(
+        &self,
+        route: &Route,
+        found: Found,
+        now_us: u64,
+        guarded_us: Option<u64>,
+    ) -> Result<Credentials, Rejection> {
+        match found {
+            Found::Known(identity) => {
+                suits(route, &identity).map(|()| Credentials::Proven(identity))
+            }
+            Found::Invalid(method) => {
+                self.failed(now_us);
+                self.running.metrics.auth.count(method, Outcome::Invalid);
+                Err(invalid(method))
+            }
+            Found::NotLookedAt => Err(self.guarded(guarded_us.unwrap_or(1_000_000))),
+            Found::Pending(pending) => Ok(Credentials::Pending(pending)),
+            Found::Unavailable(why) => Err(Rejection::IdentityUnavailable(why)),
+        }
+    }
+
+    /// Asks `forward_auth` unless it has answered, and then who the client is that it names.
+    async fn answered(
+        &self,
+        proven: Identity,
+        question: Result<Answer, Box<Question>>,
+        asked: &Arc<ForwardAuth>,
+    ) -> Result<Identified, Rejection> {
+        let authenticator = &self.snapshot.authenticator;
+        let clock = &self.running.clock;
+        let answer = match question {
+            Ok(answer) => answer,
+            Err(question) => {
+                let may_be_a_guess = question.may_be_a_guess(authenticator, &proven);
+                let answer = asked.ask(question, authenticator, clock.now_us()).await;
+                let answer = answer.map_err(Rejection::IdentityUnavailable)?;
+                if may_be_a_guess && matches!(&answer, Answer::Refused(no) if no.status == 401) {
+                    self.failed(clock.now_us());
+                }
+                answer
+            }
+        };
+        let passed = self.agreed(&proven, answer, clock.now_us())?;
+        let named = match &passed.client {
+            Some(named) if proven.client.is_none() => {
+                Some(authenticator.find_named(named, clock).await)
+            }
+            _ => None,
+        };
+        Ok(Identified {
+            proven,
+            passed: Some(passed),
+            named,
+        })
+    }
+
+    /// The word of `forward_auth`; a client it names must be the one the credentials prove.
+    fn agreed(
+        &self,
+        proven: &Identity,
+        answer: Answer,
+        now_us: u64,
+    ) -> Result<Arc<Passed>, Rejection> {
+        let passed = match answer {
+            Answer::Passed(passed) => passed,
+            Answer::Refused(refusal) => return Err(Rejection::ForwardAuthRefused(refusal)),
+        };
+        if let (Some(proven), Some(named)) = (&proven.client, &passed.client)
+            && proven.id != named.id
+        {
+            self.failed(now_us);
+            return Err(Rejection::Unauthenticated(BadCredentials::Invalid));
+        }
+        Ok(passed)
+    }
 }

@@ -168,6 +168,16 @@ impl<'s> Asked<'s> {
         asked
     }
 
+    /// Leaves out policies.
+    pub(super) fn without(mut self, leave_out: impl Fn(&Applied) -> bool) -> Self {
+        let kept: SmallVec<[bool; 2]> = self.applied.iter().map(|one| !leave_out(one)).collect();
+        let mut of_charges = kept.iter();
+        self.charges.retain(|_| of_charges.next() == Some(&true));
+        let mut of_applied = kept.iter();
+        self.applied.retain(|_| of_applied.next() == Some(&true));
+        self
+    }
+
     /// From the limiter's decision to what the request has spent, or why it may not pass.
     pub(super) fn judged(
         self,

@@ -57,6 +57,15 @@ impl ApiKeys {
         Self::new(keys)
     }
 
+    /// Are these the same keys of the same clients?
+    pub(super) fn is_same(&self, other: &ApiKeys) -> bool {
+        let has = |(digest, key): (&[u8; 32], &ApiKey)| {
+            let known = other.by_digest.get(digest);
+            known.is_some_and(|known| known.client == key.client)
+        };
+        self.by_digest.len() == other.by_digest.len() && self.by_digest.iter().all(has)
+    }
+
     /// Are there none?
     pub fn is_empty(&self) -> bool {
         self.by_digest.is_empty()

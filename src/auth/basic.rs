@@ -3,15 +3,17 @@
 mod apr1;
 mod htpasswd;
 
-use super::pending::Lookup;
+use super::flights::{Flights, Waiting};
+use super::pending::{Lookup, Unfound};
 use super::recent::{Digest, Recent, digest};
-use super::{Authenticator, BadSetting, Client, Looking, Proven, Seen, small_file};
+use super::{BadSetting, Client, Looking, Proven, Seen, Sources, Unavailable, small_file};
 use crate::config;
 use crate::telemetry::Method;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use htpasswd::Htpasswd;
 use std::sync::Arc;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// The largest file.
 const MAX_FILE_BYTES: u64 = 8 * 1024 * 1024;
@@ -30,8 +32,11 @@ const MAX_TOLD: usize = 20;
 
 /// Verifies and remembers.
 pub(super) struct Passwords {
-    file: Arc<Htpasswd>,
-    recent: Recent<(u64, Arc<Client>)>,
+    file: Htpasswd,
+    /// of the file's bytes
+    file_digest: Digest,
+    pub(super) recent: Recent<(u64, Arc<Client>)>,
+    flights: Arc<Flights<bool>>,
 }
 
 /// A name and what is said to be its password.
@@ -51,6 +56,7 @@ impl Passwords {
             hint: "`htpasswd -B -c FILE NAME` makes one".to_owned(),
         };
         let bytes = small_file::read(path, MAX_FILE_BYTES).map_err(|error| vec![bad(error)])?;
+        let file_digest = digest(&bytes);
         let text = String::from_utf8(bytes)
             .map_err(|_| vec![bad(format!("`{}` is not text", path.display()))])?;
         let file = Htpasswd::parse(&text).map_err(|lines| {
@@ -66,8 +72,10 @@ impl Passwords {
             .collect::<Vec<_>>()
         })?;
         Ok(Passwords {
-            file: Arc::new(file),
+            file,
+            file_digest,
             recent: Recent::new(MAX_REMEMBERED),
+            flights: Flights::new(),
         })
     }
 
@@ -109,28 +117,75 @@ impl Passwords {
         })
     }
 
-    /// The file, to verify with on a thread that may block.
-    pub(super) fn verifier(&self) -> impl FnOnce(&Credential) -> bool + Send + 'static {
-        let file = self.file.clone();
-        move |credential| file.verify(&credential.name, &credential.password)
+    /// Is this the same file, byte for byte?
+    pub(super) fn is_same(&self, other: &Passwords) -> bool {
+        self.file_digest == other.file_digest
     }
 
-    /// A password was right.
-    pub(super) fn remember(
-        &self,
-        authenticator: &Authenticator,
-        credential: &Credential,
+    /// Finds out whether a password is right: one hash for all who send the same at once. `client`
+    /// is whose it would be.
+    pub(super) async fn verify(
+        self: &Arc<Self>,
+        credential: Credential,
+        client: Arc<Client>,
+        sources: &Sources,
         now_us: u64,
-    ) -> Proven {
-        let client = authenticator.client(&credential.name, None, now_us);
-        let until_us = now_us.saturating_add(REMEMBERED_US);
-        self.recent
-            .put(credential.digest, (until_us, client.clone()));
-        Proven {
-            method: Method::Basic,
-            client,
-            token: None,
+    ) -> Result<Proven, Unfound> {
+        let digest = credential.digest;
+        let credential = Arc::new(credential);
+        let begin = |waiting: Waiting<bool>| {
+            // only whoever has it hashed takes a place
+            let Ok(place) = sources.passwords.clone().try_acquire_owned() else {
+                return Err(Unfound::Unavailable(Unavailable::Crowded));
+            };
+            let turn = sources.hashing.clone().acquire_owned();
+            let (this, credential, client) = (self.clone(), credential.clone(), client.clone());
+            Ok(async move {
+                let _place = place;
+                let turn = tokio::select! {
+                    turn = turn => turn.ok()?,
+                    () = waiting.nobody() => return None,
+                };
+                this.hash(turn, credential, client, now_us).await
+            })
+        };
+        match self.flights.share(digest, begin).await? {
+            Some(true) => Ok(Proven {
+                method: Method::Basic,
+                client,
+                token: None,
+            }),
+            Some(false) => Err(Unfound::Invalid),
+            None => Err(Unfound::Unavailable(Unavailable::TimedOut)),
         }
+    }
+
+    /// Hashes a password on a thread that may block, and remembers a right one.
+    async fn hash(
+        self: Arc<Self>,
+        turn: OwnedSemaphorePermit,
+        credential: Arc<Credential>,
+        client: Arc<Client>,
+        now_us: u64,
+    ) -> Option<bool> {
+        let digest = credential.digest;
+        // it may have been hashed between the look into memory and this turn
+        if self.remembered_as(&digest, now_us).is_some() {
+            return Some(true);
+        }
+        let this = self.clone();
+        let hashed = tokio::task::spawn_blocking(move || {
+            let right = this.file.verify(&credential.name, &credential.password);
+            // held to the end, also when nobody waits any more
+            drop(turn);
+            right
+        });
+        let right = hashed.await.ok()?;
+        if right {
+            let until_us = now_us.saturating_add(REMEMBERED_US);
+            self.recent.put(digest, (until_us, client));
+        }
+        Some(right)
     }
 }
 

@@ -1,12 +1,14 @@
 //! Where the database is asked: API keys that the file does not have, and clients' tiers.
 
-use super::pending::{Lookup, Unfound};
+use super::pending::{Deadline, Lookup, Unfound};
 use super::recent::{Digest, Recent, digest};
 use super::{Authenticator, Client, Looking, Proven, Seen, Unavailable};
+use crate::clock::Clock;
 use crate::database::{self, ClientRecord, Directory, KeyRecord, Recalled, generated_key};
 use crate::telemetry::Method;
 use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Clients made of records that are remembered, so that a known key costs no allocation.
 const MAX_REMEMBERED: usize = 131_072;
@@ -14,7 +16,7 @@ const MAX_REMEMBERED: usize = 131_072;
 /// The database's directory, and the clients made of its records.
 pub(super) struct Lookups {
     pub(super) directory: Directory,
-    clients: Recent<Arc<Client>>,
+    pub(super) clients: Recent<Arc<Client>>,
 }
 
 impl Lookups {
@@ -53,20 +55,38 @@ impl Authenticator {
         match lookups.directory.recall_key(&digest, now_us) {
             Recalled::Known(record) => Seen::Known(self.proven_by(&record, digest, now_us)),
             Recalled::Absent => not_found,
-            Recalled::Unknown if looking == Looking::RememberedOnly => Seen::NotLookedAt,
+            // what was valid before counts, also where the database would be asked again
+            Recalled::Unknown if looking == Looking::RememberedOnly => {
+                match lookups.directory.recall_old_key(&digest, now_us) {
+                    Recalled::Known(record) => Seen::Known(self.proven_by(&record, digest, now_us)),
+                    Recalled::Absent | Recalled::Unknown => Seen::NotLookedAt,
+                }
+            }
             Recalled::Unknown => Seen::Unknown(Lookup::Key(digest)),
         }
     }
 
-    /// Asks the database for a key.
-    pub(super) async fn find_key(&self, digest: Digest, now_us: u64) -> Result<Proven, Unfound> {
-        let Some(lookups) = &self.lookups else {
+    /// Asks the database for a key; if it takes too long, what was known before holds.
+    pub(super) async fn find_key(
+        &self,
+        digest: Digest,
+        now_us: u64,
+        patience: Duration,
+    ) -> Result<Proven, Unfound> {
+        let Some(Lookups { directory, .. }) = self.lookups.as_deref() else {
             return Err(Unfound::Invalid);
         };
-        match lookups.directory.find_key(digest, now_us).await {
-            Ok(Some(record)) => Ok(self.proven_by(&record, digest, now_us)),
-            Ok(None) => Err(Unfound::Invalid),
-            Err(why) => Err(Unfound::Unavailable(why.into())),
+        let found = tokio::time::timeout(patience, directory.find_key(digest, now_us)).await;
+        let recalled = match found {
+            Ok(Ok(Some(record))) => Recalled::Known(record),
+            Ok(Ok(None)) => Recalled::Absent,
+            Ok(Err(why)) => return Err(Unfound::Unavailable(why.into())),
+            Err(_) => directory.recall_old_key(&digest, now_us),
+        };
+        match recalled {
+            Recalled::Known(record) => Ok(self.proven_by(&record, digest, now_us)),
+            Recalled::Absent => Err(Unfound::Invalid),
+            Recalled::Unknown => Err(Unfound::Unavailable(Unavailable::TimedOut)),
         }
     }
 
@@ -105,32 +125,68 @@ impl Authenticator {
         let (Seen::Known(proven), Some(lookups)) = (&seen, &self.lookups) else {
             return seen;
         };
-        match lookups.directory.recall_client(&proven.client.id, now_us) {
-            Recalled::Known(record) => match seen {
-                Seen::Known(proven) => Seen::Known(self.with_tier_of(proven, &record, now_us)),
-                other => other,
-            },
-            // nothing is looked up for an address under guard; what the credential says holds
-            Recalled::Absent => seen,
-            Recalled::Unknown if looking == Looking::RememberedOnly => seen,
-            Recalled::Unknown => match seen {
-                Seen::Known(proven) => Seen::Unknown(Lookup::Client(proven)),
-                other => other,
-            },
+        let recalled = match lookups.directory.recall_client(&proven.client.id, now_us) {
+            // nothing is looked up for an address under guard
+            Recalled::Unknown if looking == Looking::RememberedOnly => lookups
+                .directory
+                .recall_old_client(&proven.client.id, now_us),
+            recalled => recalled,
+        };
+        match (recalled, seen) {
+            (Recalled::Known(record), Seen::Known(proven)) => {
+                Seen::Known(self.with_tier_of(proven, &record, now_us))
+            }
+            (Recalled::Unknown, Seen::Known(proven)) if looking == Looking::Allowed => {
+                Seen::Unknown(Lookup::Client(proven))
+            }
+            (_, seen) => seen,
         }
     }
 
-    /// Asks the database for a client's tier. While it is away, what the credential says holds.
-    pub(super) async fn find_tier(&self, proven: Proven, now_us: u64) -> Result<Proven, Unfound> {
-        let Some(lookups) = &self.lookups else {
-            return Ok(proven);
+    /// Asks the database for a client's tier. Who it is has been proven: if the database is away, too
+    /// busy or too slow, what was known before holds, or else what the credential says.
+    pub(super) async fn find_tier(
+        &self,
+        proven: Proven,
+        now_us: u64,
+        patience: Duration,
+    ) -> Proven {
+        let Some(Lookups { directory, .. }) = self.lookups.as_deref() else {
+            return proven;
         };
-        let found = lookups.directory.find_client(&proven.client.id, now_us);
-        match found.await {
-            Ok(Some(record)) => Ok(self.with_tier_of(proven, &record, now_us)),
-            Ok(None) | Err(database::Unavailable::Away) => Ok(proven),
-            Err(why) => Err(Unfound::Unavailable(why.into())),
+        let id = &proven.client.id;
+        let found = tokio::time::timeout(patience, directory.find_client(id, now_us)).await;
+        let record = match found {
+            Ok(Ok(record)) => record,
+            // nothing older is known either
+            Ok(Err(_)) => None,
+            Err(_) => match directory.recall_old_client(id, now_us) {
+                Recalled::Known(record) => Some(record),
+                Recalled::Absent | Recalled::Unknown => None,
+            },
+        };
+        match record {
+            Some(record) => self.with_tier_of(proven, &record, now_us),
+            None => proven,
         }
+    }
+
+    /// A client that `forward_auth` names, with the tier the database has for it; nothing: the database
+    /// must be asked.
+    pub fn recall_named(&self, client: &Arc<Client>, now_us: u64) -> Option<Arc<Client>> {
+        let seen = Seen::Known(named(client.clone()));
+        match self.with_directory_tier(seen, now_us, Looking::Allowed) {
+            Seen::Known(proven) => Some(proven.client),
+            _ => None,
+        }
+    }
+
+    /// The same, asking the database if need be.
+    pub async fn find_named(&self, client: &Arc<Client>, clock: &Clock) -> Arc<Client> {
+        let patience = Deadline::new(self.timeout, clock).patience();
+        let proven = named(client.clone());
+        let found = self.find_tier(proven, clock.now_us(), patience);
+        found.await.client
     }
 
     fn with_tier_of(&self, proven: Proven, record: &ClientRecord, now_us: u64) -> Proven {
@@ -152,5 +208,13 @@ impl Authenticator {
             client
         });
         Proven { client, ..proven }
+    }
+}
+
+fn named(client: Arc<Client>) -> Proven {
+    Proven {
+        method: Method::ForwardAuth,
+        client,
+        token: None,
     }
 }

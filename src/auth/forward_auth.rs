@@ -1,8 +1,9 @@
 //! Asking a URL whether a request may pass, as nginx's `auth_request` does.
 
+use super::flights::{Flights, Waiting};
 use super::recent::{Digest, Recent};
-use super::{Authenticator, Client, Sources, Unavailable};
-use crate::clock::Clock;
+use super::{Authenticator, Client, Identity, Sources, Unavailable};
+use crate::clock::Stopwatch;
 use crate::config;
 use crate::telemetry::{Method as Way, Outcome};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
@@ -10,9 +11,16 @@ use sha2::{Digest as _, Sha256};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Answers remembered per route.
 const MAX_REMEMBERED: usize = 16_384;
+
+/// Questions of one route under way at once; beyond that 503.
+const MAX_ASKED: usize = 1_024;
+
+/// Challenges taken from one answer.
+const MAX_CHALLENGES: usize = 8;
 
 /// The body of an answer is read this far, and for so long.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -27,6 +35,10 @@ pub struct ForwardAuth {
     route: String,
     cache_us: u64,
     recent: Recent<(u64, Answer)>,
+    /// questions whose answer others may use too
+    flights: Arc<Flights<Result<Answer, Unavailable>>>,
+    /// places for questions: a slow URL takes none from other routes
+    places: Arc<Semaphore>,
     sources: Arc<Sources>,
     logged_us: std::sync::atomic::AtomicU64,
 }
@@ -43,7 +55,7 @@ pub enum Answer {
 /// What goes with a yes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Passed {
-    /// the client it names
+    /// the client it names, with the tier it names or the file has
     pub client: Option<Arc<Client>>,
     /// every header that is copied, with the values it sent; without any, the client's own is only
     /// removed
@@ -55,8 +67,8 @@ pub struct Passed {
 pub struct Refusal {
     /// 401 or 403
     pub status: u16,
-    /// its `WWW-Authenticate`
-    pub challenge: Option<HeaderValue>,
+    /// its lines `WWW-Authenticate`
+    pub challenges: Vec<HeaderValue>,
 }
 
 /// The parts of a request that it is asked about.
@@ -67,7 +79,7 @@ pub struct Subject<'a> {
     pub scheme: &'a str,
     /// the host
     pub host: &'a str,
-    /// the path as it came
+    /// the path the upstream will get, before anything is stripped off it
     pub path: &'a str,
     /// the query as it came
     pub query: Option<&'a str>,
@@ -78,10 +90,26 @@ pub struct Subject<'a> {
 }
 
 /// A question, complete: it borrows nothing of the request.
-#[derive(Debug)]
 pub struct Question {
     headers: HeaderMap,
     digest: Digest,
+    /// those of the request's headers that go with it and were there
+    carried: Vec<HeaderName>,
+}
+
+impl Question {
+    /// Does it carry what may be a credential, and nobody has verified? Whoever sends it may be guessing.
+    pub fn may_be_a_guess(&self, authenticator: &Authenticator, proven: &Identity) -> bool {
+        self.carried.iter().any(|name| {
+            if name == header::AUTHORIZATION {
+                !proven.authorization_verified
+            } else if name == authenticator.api_key_header() {
+                !proven.api_key_verified
+            } else {
+                true
+            }
+        })
+    }
 }
 
 /// Reads the body, which nobody wants, so that the connection can be used again; not for long.
@@ -99,6 +127,19 @@ async fn read_away(response: &mut reqwest::Response) {
     let _ = tokio::time::timeout(BODY_TIMEOUT, all).await;
 }
 
+/// A path with its query so that it fits into a header whatever bytes came: nobody is asked about a request
+/// without being told which.
+fn visible(uri: &str) -> String {
+    let mut text = String::with_capacity(uri.len());
+    for byte in uri.bytes() {
+        match byte {
+            b'!'..=b'~' => text.push(char::from(byte)),
+            _ => text.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    text
+}
+
 impl ForwardAuth {
     /// For one route.
     pub fn new(settings: &config::ForwardAuth, route: &str, sources: &Arc<Sources>) -> Self {
@@ -107,6 +148,8 @@ impl ForwardAuth {
             route: route.to_owned(),
             cache_us: u64::try_from(settings.cache.as_micros()).unwrap_or(u64::MAX),
             recent: Recent::new(MAX_REMEMBERED),
+            flights: Flights::new(),
+            places: Arc::new(Semaphore::new(MAX_ASKED)),
             sources: sources.clone(),
             logged_us: Default::default(),
         }
@@ -115,6 +158,17 @@ impl ForwardAuth {
     /// The headers that only its answers may set.
     pub fn copied(&self) -> &[HeaderName] {
         &self.settings.copy_headers
+    }
+
+    /// Would another one for this route ask the same, and make the same of the answer as long as
+    /// clients are named alike?
+    pub fn asks_like(&self, settings: &config::ForwardAuth, route: &str) -> bool {
+        self.settings == *settings && self.route == route
+    }
+
+    /// Forgets all answers.
+    pub fn forget(&self) {
+        self.recent.clear();
     }
 
     /// How many answers are remembered.
@@ -131,47 +185,88 @@ impl ForwardAuth {
         {
             return Ok(answer);
         }
+        let names = self.settings.headers.iter();
+        let carried = names.filter(|name| subject.headers.contains_key(*name));
         Err(Box::new(Question {
             headers: self.told(subject),
             digest,
+            carried: carried.cloned().collect(),
         }))
     }
 
-    /// Asks; no longer than the timeout, and no more than so many at once.
+    /// May its answers say who is calling?
+    pub fn names_clients(&self) -> bool {
+        self.settings.client_header.is_some()
+    }
+
+    /// Asks; no longer than the timeout, no more than so many at once, and where answers hold for
+    /// others too, once for all who want the same.
     pub async fn ask(
-        &self,
+        self: &Arc<Self>,
         question: Box<Question>,
-        authenticator: &Authenticator,
-        clock: &Clock,
+        authenticator: &Arc<Authenticator>,
+        now_us: u64,
     ) -> Result<Answer, Unavailable> {
-        let Question { headers, digest } = *question;
+        if self.cache_us == 0 {
+            let _place = self.place(now_us)?;
+            return self.put(question.headers, authenticator, now_us).await;
+        }
+        let Question {
+            headers, digest, ..
+        } = *question;
+        let begin = |_: Waiting<_>| {
+            let place = self.place(now_us)?;
+            let (this, authenticator) = (self.clone(), authenticator.clone());
+            let headers = headers.clone();
+            Ok::<_, Unavailable>(async move {
+                let _place = place;
+                let watch = Stopwatch::start();
+                let answer = this.put(headers, &authenticator, now_us).await;
+                if let Ok(answer) = &answer {
+                    let since_us = watch.elapsed_us().saturating_add(this.cache_us);
+                    let until_us = now_us.saturating_add(since_us);
+                    this.recent.put(digest, (until_us, answer.clone()));
+                }
+                Some(answer)
+            })
+        };
+        let shared = self.flights.share(digest, begin).await?;
+        shared.unwrap_or(Err(Unavailable::ForwardAuth))
+    }
+
+    fn place(&self, now_us: u64) -> Result<OwnedSemaphorePermit, Unavailable> {
+        let place = self.places.clone().try_acquire_owned();
+        place.map_err(|_| self.unavailable(Unavailable::Crowded, now_us, None))
+    }
+
+    /// Puts a question.
+    async fn put(
+        &self,
+        headers: HeaderMap,
+        authenticator: &Authenticator,
+        now_us: u64,
+    ) -> Result<Answer, Unavailable> {
         let asked = async {
-            let _place = self.sources.asked.try_acquire().map_err(|_| None)?;
-            let client = self.sources.asking().map_err(Some)?;
+            let client = self.sources.asking()?;
             let request = client.get(&self.settings.url).headers(headers);
             let response = request.send().await;
-            response.map_err(|error| Some(super::jwt::with_causes(&error.without_url())))
+            response.map_err(|error| super::jwt::with_causes(&error.without_url()))
         };
         let asked = tokio::time::timeout(self.settings.timeout, asked).await;
-        let now_us = clock.now_us();
-        let mut response = match asked {
-            Ok(Ok(response)) => response,
-            Ok(Err(None)) => return Err(self.unavailable(Unavailable::Crowded, now_us, None)),
-            Ok(Err(Some(error))) => {
-                return Err(self.unavailable(Unavailable::ForwardAuth, now_us, Some(&error)));
-            }
-            Err(_) => {
-                let error = format!("no answer in {:?}", self.settings.timeout);
-                return Err(self.unavailable(Unavailable::ForwardAuth, now_us, Some(&error)));
-            }
-        };
+        let asked =
+            asked.unwrap_or_else(|_| Err(format!("no answer in {:?}", self.settings.timeout)));
+        let mut response = asked
+            .map_err(|error| self.unavailable(Unavailable::ForwardAuth, now_us, Some(&error)))?;
         let status = response.status().as_u16();
         let answer = match status {
             200..=299 => self.passed(response.headers(), authenticator, now_us)?,
-            401 | 403 => Answer::Refused(Arc::new(Refusal {
-                status,
-                challenge: response.headers().get(header::WWW_AUTHENTICATE).cloned(),
-            })),
+            401 | 403 => {
+                let challenges = response.headers().get_all(header::WWW_AUTHENTICATE);
+                Answer::Refused(Arc::new(Refusal {
+                    status,
+                    challenges: challenges.iter().take(MAX_CHALLENGES).cloned().collect(),
+                }))
+            }
             _ => {
                 let error = format!("it answers {status}");
                 return Err(self.unavailable(Unavailable::ForwardAuth, now_us, Some(&error)));
@@ -183,10 +278,6 @@ impl ForwardAuth {
             Answer::Refused(_) => Outcome::Invalid,
         };
         self.sources.metrics.count(Way::ForwardAuth, outcome);
-        if self.cache_us > 0 {
-            let until_us = now_us.saturating_add(self.cache_us);
-            self.recent.put(digest, (until_us, answer.clone()));
-        }
         Ok(answer)
     }
 
@@ -233,7 +324,7 @@ impl ForwardAuth {
         if matches!(exchanged, Some(Ok(_))) {
             tracing::warn!(
                 route = self.route,
-                url = self.settings.url,
+                url = %config::without_login(&self.settings.url),
                 "forward_auth says neither yes nor no: {}",
                 error.map_or(why.to_string(), str::to_owned)
             );
@@ -267,6 +358,7 @@ impl ForwardAuth {
             Some(query) => format!("{}?{query}", subject.path),
             None => subject.path.to_owned(),
         };
+        let uri = visible(&uri);
         for (name, text) in [
             ("x-forwarded-method", subject.method.as_str()),
             ("x-forwarded-proto", subject.scheme),

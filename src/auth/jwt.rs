@@ -94,6 +94,24 @@ impl Verifier {
         })
     }
 
+    /// Does it believe the same tokens, and read the same out of them?
+    pub(in crate::auth) fn is_same(&self, other: &Verifier) -> bool {
+        let same_source = match (&self.jwks, &other.jwks) {
+            (Some(one), Some(another)) => Arc::ptr_eq(one, another),
+            (None, None) => true,
+            _ => false,
+        };
+        same_source
+            && self.algorithms == other.algorithms
+            && self.expected == other.expected
+            && self.keys.len() == other.keys.len()
+            && self
+                .keys
+                .iter()
+                .zip(&other.keys)
+                .all(|(one, another)| one.is_same(another))
+    }
+
     /// Where the issuer's keys come from.
     pub fn jwks(&self) -> Option<&Arc<Jwks>> {
         self.jwks.as_ref()

@@ -6,6 +6,7 @@ use super::recent::Digest;
 use super::{Authenticator, Found, Identity, Proven, Unavailable};
 use crate::clock::Clock;
 use crate::telemetry::{Method, Outcome};
+use std::time::Duration;
 
 /// A request some of whose credentials must be looked up.
 #[derive(Debug)]
@@ -24,6 +25,9 @@ pub(super) enum Lookup {
     Key(Digest),
     /// a client, valid already, whose tier the database may know
     Client(Proven),
+    /// nothing to look up: it stands here so that credentials are taken in one order, whatever is
+    /// remembered
+    Done(Proven),
 }
 
 impl std::fmt::Debug for Lookup {
@@ -33,6 +37,7 @@ impl std::fmt::Debug for Lookup {
             Lookup::Password(_) => "Password(***)",
             Lookup::Key(_) => "Key(***)",
             Lookup::Client(_) => "Client(***)",
+            Lookup::Done(_) => "Done(***)",
         })
     }
 }
@@ -43,7 +48,7 @@ impl Lookup {
             Lookup::Token { .. } => Method::Jwt,
             Lookup::Password(_) => Method::Basic,
             Lookup::Key(_) => Method::ApiKey,
-            Lookup::Client(proven) => proven.method,
+            Lookup::Client(proven) | Lookup::Done(proven) => proven.method,
         }
     }
 }
@@ -54,6 +59,31 @@ pub(super) enum Unfound {
     Unavailable(Unavailable),
 }
 
+/// Until when a request waits.
+pub(super) struct Deadline<'c> {
+    clock: &'c Clock,
+    timeout: Duration,
+    until_us: u64,
+}
+
+impl<'c> Deadline<'c> {
+    pub(super) fn new(timeout: Duration, clock: &'c Clock) -> Self {
+        let timeout_us = u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX);
+        Deadline {
+            clock,
+            timeout,
+            until_us: clock.now_us().saturating_add(timeout_us),
+        }
+    }
+
+    /// How long the database may take: half of the time at most, and never all that is left, so that
+    /// there is still time for what is known without it.
+    pub(super) fn patience(&self) -> Duration {
+        let left = Duration::from_micros(self.until_us.saturating_sub(self.clock.now_us()));
+        (self.timeout / 2).min(left.saturating_sub(self.timeout / 8))
+    }
+}
+
 impl Pending {
     pub(super) fn new(identity: Identity, lookups: Vec<Lookup>) -> Self {
         Pending { identity, lookups }
@@ -62,10 +92,11 @@ impl Pending {
     /// Looks up what is left, one after the other; never [`Found::Pending`].
     pub async fn resolve(self, authenticator: &Authenticator, clock: &Clock) -> Found {
         let mut identity = self.identity;
+        let deadline = Deadline::new(authenticator.timeout, clock);
         let all = async {
             for lookup in self.lookups {
                 let method = lookup.method();
-                let outcome = match authenticator.look_up(lookup, clock).await {
+                let outcome = match authenticator.look_up(lookup, &deadline).await {
                     Ok(proven) => {
                         authenticator.count(method, Outcome::Valid);
                         identity.add(proven)
@@ -89,43 +120,33 @@ impl Pending {
 }
 
 impl Authenticator {
-    async fn look_up(&self, lookup: Lookup, clock: &Clock) -> Result<Proven, Unfound> {
+    async fn look_up(&self, lookup: Lookup, deadline: &Deadline<'_>) -> Result<Proven, Unfound> {
+        let clock = deadline.clock;
         let proven = match lookup {
-            Lookup::Key(digest) => return self.find_key(digest, clock.now_us()).await,
+            Lookup::Done(proven) => return Ok(proven),
+            Lookup::Key(digest) => {
+                let patience = deadline.patience();
+                return self.find_key(digest, clock.now_us(), patience).await;
+            }
             Lookup::Token { text, digest } => {
                 self.token_of_unknown_key(&text, digest, clock).await?
             }
             Lookup::Password(credential) => self.password(credential, clock).await?,
             Lookup::Client(proven) => proven,
         };
-        self.find_tier(proven, clock.now_us()).await
+        let patience = deadline.patience();
+        Ok(self.find_tier(proven, clock.now_us(), patience).await)
     }
 
-    /// Hashes a password on a thread that may block, when it is its turn.
     async fn password(&self, credential: Credential, clock: &Clock) -> Result<Proven, Unfound> {
         let Some(passwords) = &self.passwords else {
             return Err(Unfound::Invalid);
         };
-        let Ok(_place) = self.sources.passwords.try_acquire() else {
-            return Err(Unfound::Unavailable(Unavailable::Crowded));
-        };
-        let turn = self.sources.hashing.clone().acquire_owned().await;
-        // somebody who waited for the same one may have had the turn before
-        if let Some(proven) = passwords.remembered_as(&credential.digest, clock.now_us()) {
-            return Ok(proven);
-        }
-        let verify = passwords.verifier();
-        let hashed = tokio::task::spawn_blocking(move || {
-            let right = verify(&credential);
-            // held to the end, also when nobody waits any more
-            drop(turn);
-            right.then_some(credential)
-        });
-        match hashed.await {
-            Ok(Some(credential)) => Ok(passwords.remember(self, &credential, clock.now_us())),
-            Ok(None) => Err(Unfound::Invalid),
-            Err(_) => Err(Unfound::Unavailable(Unavailable::TimedOut)),
-        }
+        let now_us = clock.now_us();
+        let client = self.client(&credential.name, None, now_us);
+        passwords
+            .verify(credential, client, &self.sources, now_us)
+            .await
     }
 
     /// Waits until the issuer has been asked once more.

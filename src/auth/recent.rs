@@ -62,6 +62,13 @@ impl<V: Clone> Recent<V> {
         }
     }
 
+    pub(super) fn clear(&self) {
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            (shard.young, shard.old) = Default::default();
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         let held = |shard: &Mutex<Generations<V>>| {
             let shard = shard.lock();

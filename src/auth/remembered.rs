@@ -59,6 +59,14 @@ impl Remembered {
         }
     }
 
+    /// Forgets everything; whose snapshot is over has no use for it.
+    pub(super) fn clear(&self) {
+        self.generation.fetch_add(1, Ordering::Relaxed);
+        for shard in &self.shards {
+            *shard.lock() = HashTable::new();
+        }
+    }
+
     fn put(&self, credential: &[u8], client: Arc<Client>) {
         let hash = self.hash(credential);
         let Some(shard) = self.shard(hash) else {

@@ -16,8 +16,9 @@ pub(super) const MAX_FETCHED_BYTES: usize = 1024 * 1024;
 /// Credentials of one kind looked up at once; beyond that 503.
 const MAX_LOOKUPS: usize = 64;
 
-/// Requests that `forward_auth` asks about at once; beyond that 503.
-const MAX_ASKED: usize = 1_024;
+/// Requests that wait for an issuer's keys at once. They cost nothing but memory: all wait for one
+/// fetch, and fetches have a rate of their own.
+const MAX_WAITS_FOR_KEYS: usize = 16_384;
 
 /// Redirects followed for a document.
 const MAX_REDIRECTS: usize = 3;
@@ -37,13 +38,11 @@ pub struct Sources {
     /// places for requests that wait for an issuer's keys
     pub(super) waits_for_keys: Semaphore,
     /// places for passwords that wait to be hashed
-    pub(super) passwords: Semaphore,
+    pub(super) passwords: Arc<Semaphore>,
     /// threads that hash them
     pub(super) hashing: Arc<Semaphore>,
     /// API keys and clients of the database; absent: there is none
     pub(super) directory: Option<Directory>,
-    /// places for questions of `forward_auth`
-    pub(super) asked: Semaphore,
     /// the counters
     pub(super) metrics: AuthMetrics,
 }
@@ -56,12 +55,11 @@ impl Sources {
             jwks: Mutex::default(),
             fetching: OnceCell::new(),
             asking: OnceCell::new(),
-            waits_for_keys: Semaphore::new(MAX_LOOKUPS),
-            passwords: Semaphore::new(MAX_LOOKUPS),
+            waits_for_keys: Semaphore::new(MAX_WAITS_FOR_KEYS),
+            passwords: Arc::new(Semaphore::new(MAX_LOOKUPS)),
             // hashing must not take the processors away from proxying
             hashing: Arc::new(Semaphore::new((threads / 2).max(1))),
             directory,
-            asked: Semaphore::new(MAX_ASKED),
             metrics,
         })
     }
@@ -134,6 +132,8 @@ fn client(redirects: reqwest::redirect::Policy) -> Result<reqwest::Client, Strin
         .connect_timeout(CONNECT_TIMEOUT)
         .user_agent(concat!("tidegate/", env!("CARGO_PKG_VERSION")))
         .referer(false)
+        // the environment is for programs that go out; who may say yes to a request stands in the file
+        .no_proxy()
         .build()
         .map_err(|error| super::jwt::with_causes(&error))
 }

@@ -23,20 +23,24 @@ struct Fixture {
 }
 
 fn fixture(auth: &str) -> Fixture {
-    let text = format!("{CLIENTS}{auth}");
-    let loaded = parse(&text, "test.yaml", &Environment::from_pairs([("", "")]));
-    let config = loaded.unwrap_or_else(|e| panic!("{e:?}")).config;
     let metrics = Metrics::new().unwrap();
+    let sources = Sources::new(metrics.auth.clone(), None);
+    let authenticator = compiled(&format!("{CLIENTS}{auth}"), &sources, None);
+    Fixture {
+        authenticator,
+        metrics,
+    }
+}
+
+fn compiled(text: &str, sources: &Arc<Sources>, previous: Option<&Authenticator>) -> Authenticator {
+    let loaded = parse(text, "test.yaml", &Environment::from_pairs([("", "")]));
+    let config = loaded.unwrap_or_else(|e| panic!("{e:?}")).config;
     let client = |(id, written): (&String, &config::Client)| {
         (id.clone(), Arc::new(Client::new(id, written.tier.clone())))
     };
     let clients = config.clients.iter().map(client).collect();
-    let sources = Sources::new(metrics.auth.clone(), None);
-    let authenticator = Authenticator::compile(&config, &clients, &sources);
-    Fixture {
-        authenticator: authenticator.unwrap_or_else(|e| panic!("{e:?}")),
-        metrics,
-    }
+    let authenticator = Authenticator::compile(&config, &clients, sources, previous);
+    authenticator.unwrap_or_else(|e| panic!("{e:?}"))
 }
 
 fn token(claims: Value) -> String {
@@ -215,4 +219,65 @@ fn the_challenge_names_what_is_configured() {
         challenge(TOKENS),
         "ApiKey realm=\"tidegate\", Bearer realm=\"tidegate\""
     );
+}
+
+#[test]
+fn what_is_remembered_outlives_a_change_of_the_snapshot_unless_it_depends_on_it() {
+    let before = fixture(TOKENS);
+    let token = token(json!({ "sub": "x" }));
+    let credentials = [("authorization", token.as_str())];
+    assert_eq!(before.who(&credentials, Looking::Allowed), "x");
+    assert_eq!(before.who(&keys(&["one"]), Looking::Allowed), "a");
+    let after = |text: &str| {
+        let sources = &before.authenticator.sources;
+        let fixture = Fixture {
+            authenticator: compiled(text, sources, Some(&before.authenticator)),
+            metrics: Metrics::new().unwrap(),
+        };
+        [credentials.to_vec(), keys(&["one"])]
+            .map(|headers| fixture.who(&headers, Looking::RememberedOnly) != "NotLookedAt")
+    };
+    let with = |text: &str| after(&format!("{CLIENTS}{text}"));
+    let policy = "policies: { p: { key: [client], algorithm: token_bucket, quota: { count: 1, period: 1h } } }\n";
+    assert_eq!(with(TOKENS), [true, true]);
+    assert_eq!(with(&format!("{TOKENS}{policy}")), [true, true]);
+    let counted = policy.replace("[client]", "['jwt:org']");
+    assert_eq!(with(&format!("{TOKENS}{counted}")), [false, true]);
+    assert_eq!(with(&TOKENS.replace("a-secret", "b-secret")), [false, true]);
+    assert_eq!(
+        with(&TOKENS.replace("HS256]", "HS256], issuer: x")),
+        [false, true]
+    );
+    let with_clients =
+        |from: &str, to: &str| after(&format!("{CLIENTS}{TOKENS}").replace(from, to));
+    assert_eq!(with_clients("pro: {}", "gold: {}"), [false, true]);
+    assert_eq!(with_clients("tier: free, ", ""), [false, false]);
+    assert_eq!(with_clients("plain: two", "plain: three"), [true, false]);
+}
+
+#[test]
+fn a_snapshot_that_is_over_forgets_what_the_next_one_has_not_taken_over() {
+    let before = fixture(TOKENS);
+    let token = token(json!({ "sub": "x" }));
+    before.who(&[("authorization", &token)], Looking::Allowed);
+    before.who(&keys(&["one"]), Looking::Allowed);
+    let sources = &before.authenticator.sources;
+    let held = || {
+        let tokens = before.authenticator.tokens.as_ref().unwrap();
+        let key = before.authenticator.remembered.get(b"one");
+        (tokens.remembered(), key.is_some())
+    };
+    let same = compiled(
+        &format!("{CLIENTS}{TOKENS}"),
+        sources,
+        Some(&before.authenticator),
+    );
+    before.authenticator.forget_what_is_not_in(&same);
+    assert_eq!(held(), (1, true));
+    let other = compiled(CLIENTS, sources, Some(&before.authenticator));
+    before.authenticator.forget_what_is_not_in(&other);
+    assert_eq!(held(), (0, true));
+    let other = compiled(TOKENS, sources, Some(&before.authenticator));
+    before.authenticator.forget_what_is_not_in(&other);
+    assert_eq!(held(), (0, false));
 }

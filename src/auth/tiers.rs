@@ -21,6 +21,10 @@ impl Tiers {
         }
     }
 
+    pub(super) fn is_same(&self, other: &Tiers) -> bool {
+        self.names == other.names
+    }
+
     pub(super) fn exists(&self, tier: &str) -> bool {
         self.names.contains(tier)
     }

@@ -30,7 +30,7 @@ pub struct Token {
 /// Verifies and remembers.
 pub(super) struct Tokens {
     pub(super) verifier: Verifier,
-    recent: Recent<Arc<Token>>,
+    pub(super) recent: Recent<Arc<Token>>,
 }
 
 impl Tokens {

@@ -157,8 +157,8 @@ pub(super) fn quoted(text: &str) -> String {
     format!("`{shown}{cut}`")
 }
 
-/// A URL without what stands in front of its last `@` and behind its `?`; any other text as it is.
-pub(super) fn without_login(text: &str) -> Cow<'_, str> {
+/// A URL as it may be shown: without what stands in front of its last `@` and behind its `?`; any other text as it is.
+pub fn without_login(text: &str) -> Cow<'_, str> {
     let Some((scheme, rest)) = text.split_once("://") else {
         return Cow::Borrowed(text);
     };

@@ -160,6 +160,16 @@ impl Directory {
         self.shared.find(clients, id.into(), now_us).await
     }
 
+    /// What is known of a key, however old, without asking anybody.
+    pub fn recall_old_key(&self, digest: &[u8; 32], now_us: u64) -> Recalled<KeyRecord> {
+        self.shared.old(self.shared.keys.recall_old(digest, now_us))
+    }
+
+    /// What is known of a client, however old, without asking anybody.
+    pub fn recall_old_client(&self, id: &str, now_us: u64) -> Recalled<ClientRecord> {
+        self.shared.old(self.shared.clients.recall_old(id, now_us))
+    }
+
     /// Everything may have changed while nobody could tell.
     pub(super) fn expire_all(&self) {
         let shared = &self.shared;
@@ -216,6 +226,14 @@ impl Directory {
 }
 
 impl Shared {
+    /// Counts what is served however old it is.
+    fn old<R>(&self, recalled: Recalled<R>) -> Recalled<R> {
+        if !matches!(recalled, Recalled::Unknown) {
+            self.metrics.stale.inc();
+        }
+        recalled
+    }
+
     async fn renew<R: Record>(
         &self,
         section: &Section<R>,

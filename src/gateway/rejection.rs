@@ -30,7 +30,8 @@ pub(super) fn answer(rejection: &Rejection, request: &RequestHeader, ctx: &Conte
     if let Some(seconds) = row.retry_after() {
         headers.push(("Retry-After", HeaderValue::from(seconds)));
     }
-    headers.extend(challenge(rejection, ctx).map(|value| ("WWW-Authenticate", value)));
+    let challenges = challenges(rejection, ctx).into_iter();
+    headers.extend(challenges.map(|value| ("WWW-Authenticate", value)));
     let mut refused_by = None;
     match rejection {
         Rejection::MethodNotAllowed { allow } => {
@@ -62,23 +63,29 @@ pub(super) fn answer(rejection: &Rejection, request: &RequestHeader, ctx: &Conte
     }
 }
 
-/// `WWW-Authenticate`: how to come back (RFC 9110, 11.6.1; RFC 6750, 3).
-fn challenge(rejection: &Rejection, ctx: &Context) -> Option<HeaderValue> {
+/// `WWW-Authenticate`: how to come back (RFC 9110, 11.6.1; RFC 6750, 3). No 401 is without.
+fn challenges(rejection: &Rejection, ctx: &Context) -> Vec<HeaderValue> {
+    let ours = || vec![ctx.snapshot.authenticator.challenge().clone()];
     match rejection {
-        Rejection::Unauthenticated(BadCredentials::InvalidToken) => Some(HeaderValue::from_static(
+        Rejection::Unauthenticated(BadCredentials::InvalidToken) => vec![HeaderValue::from_static(
             "Bearer realm=\"tidegate\", error=\"invalid_token\"",
-        )),
-        Rejection::Unauthenticated(_) => Some(ctx.snapshot.authenticator.challenge().clone()),
-        Rejection::ForwardAuthRefused(refusal) => refusal.challenge.clone(),
+        )],
+        Rejection::Unauthenticated(_) => ours(),
+        Rejection::ForwardAuthRefused(refusal)
+            if refusal.status == 401 && refusal.challenges.is_empty() =>
+        {
+            ours()
+        }
+        Rejection::ForwardAuthRefused(refusal) => refusal.challenges.clone(),
         Rejection::ScopeMissing { by_token: true } => {
             let scopes = ctx.route().map(|route| route.scopes.join(" "));
             let scopes = scopes.unwrap_or_default();
             let text = format!(
                 "Bearer realm=\"tidegate\", error=\"insufficient_scope\", scope=\"{scopes}\""
             );
-            text.parse().ok()
+            text.parse().into_iter().collect()
         }
-        _ => None,
+        _ => Vec::new(),
     }
 }
 
@@ -184,7 +191,8 @@ impl Answer {
     pub(super) async fn send(self, session: &mut Session, ctx: &Context) -> Result<bool> {
         let mut response = ResponseHeader::build(self.status, Some(self.headers.len() + 10))?;
         for (name, value) in self.headers {
-            response.insert_header(name, value)?;
+            // there may be several challenges
+            response.append_header(name, value)?;
         }
         response.insert_header(header::CONTENT_LENGTH, HeaderValue::from(self.body.len()))?;
         if let Some(name) = &ctx.snapshot.server_name {

@@ -115,19 +115,21 @@ impl Refusals {
         }
     }
 
-    /// The decision, if a remembered refusal makes it. `store_us`: the same moment on the store's
-    /// clock.
+    /// The decision about so many requests, if a remembered refusal makes it. `store_us`: the same moment on the
+    /// store's clock.
     pub fn decide<'a>(
         &self,
         taken: impl Iterator<Item = Taking<'a>>,
+        requests: u64,
         now_us: u64,
         store_us: u64,
     ) -> Option<Decision> {
         if self.remembered.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        let refused: SmallVec<[Option<Refusal>; 4]> =
-            taken.map(|taking| self.holding(&taking, now_us)).collect();
+        let refused: SmallVec<[Option<Refusal>; 4]> = taken
+            .map(|taking| self.holding(&taking, requests, now_us))
+            .collect();
         if refused.iter().all(Option::is_none) {
             return None;
         }
@@ -142,7 +144,7 @@ impl Refusals {
         })
     }
 
-    fn holding(&self, taking: &Taking<'_>, now_us: u64) -> Option<Refusal> {
+    fn holding(&self, taking: &Taking<'_>, requests: u64, now_us: u64) -> Option<Refusal> {
         if !taking.enforce || taking.cost == 0 {
             return None;
         }
@@ -156,7 +158,7 @@ impl Refusals {
         if taking.cost < refusal.cost {
             return None;
         }
-        shard.count(taking.key, 1);
+        shard.count(taking.key, requests);
         Some(refusal)
     }
 
@@ -293,6 +295,7 @@ mod tests {
         let ask = |cost, now_us| {
             refusals.decide(
                 [charge("p", &quota, cost)].iter().map(Taking::from),
+                1,
                 now_us,
                 77,
             )
@@ -319,7 +322,7 @@ mod tests {
         refusals.remember(&key("p"), refusal(1, 5_000), 0);
         let ask = |now_us| {
             let charges = [charge("p", &quota, 1)];
-            refusals.decide(charges.iter().map(Taking::from), now_us, 77)
+            refusals.decide(charges.iter().map(Taking::from), 1, now_us, 77)
         };
         assert!(ask(1).is_some() && ask(2).is_some() && ask(5_000).is_none());
         refusals.count(&key("p"), 3);
@@ -341,7 +344,7 @@ mod tests {
         refusals.remember(&key("p"), refusal(1, 5_000), 0);
         let both = [charge("q", &quota, 1), charge("p", &quota, 1)];
         let decision = refusals
-            .decide(both.iter().map(Taking::from), 0, 0)
+            .decide(both.iter().map(Taking::from), 1, 0, 0)
             .unwrap();
         assert!(decision.buckets[0].answer.admits() && !decision.buckets[0].counted);
         assert!(!decision.buckets[1].answer.admits());
@@ -356,21 +359,21 @@ mod tests {
         shadow.enforce = false;
         assert!(
             refusals
-                .decide([shadow].iter().map(Taking::from), 0, 0)
+                .decide([shadow].iter().map(Taking::from), 1, 0, 0)
                 .is_none()
         );
         let mut edited = charge("p", &quota, 1);
         edited.terms.fingerprint = 9;
         assert!(
             refusals
-                .decide([edited].iter().map(Taking::from), 0, 0)
+                .decide([edited].iter().map(Taking::from), 1, 0, 0)
                 .is_none()
         );
         refusals.remember(&key("p"), refusal(1, 5_000), 0);
         refusals.clear();
         assert!(
             refusals
-                .decide([charge("p", &quota, 1)].iter().map(Taking::from), 0, 0)
+                .decide([charge("p", &quota, 1)].iter().map(Taking::from), 1, 0, 0)
                 .is_none()
         );
     }

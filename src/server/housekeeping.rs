@@ -1,7 +1,6 @@
 //! What happens beside the traffic: expiry, clock, names of peers, issuers' keys, gauges, changes of the
 //! configuration.
 
-use crate::auth::forward_auth::ForwardAuth;
 use crate::snapshot::{Running, Snapshot};
 use crate::telemetry::AuthMetrics;
 use async_trait::async_trait;
@@ -103,7 +102,7 @@ fn observe(snapshot: &Snapshot, metrics: &AuthMetrics) {
         .routes
         .iter()
         .filter_map(|route| route.forward_auth.as_ref());
-    let answers: usize = asked.map(ForwardAuth::remembered).sum();
+    let answers: usize = asked.map(|asked| asked.remembered()).sum();
     metrics.cached_answers.set(answers as i64);
 }
 

@@ -1,7 +1,7 @@
 //! From a validated configuration to a snapshot, or everything that stands against it.
 
 use super::Snapshot;
-use super::routes::{routes, upstreams};
+use super::routes::{forward_auth, routes, upstreams};
 use crate::auth::{Authenticator, Client, Sources};
 use crate::config::{self, Config, Loaded, Mode, Problem};
 use crate::limit::quota::Quota;
@@ -30,7 +30,7 @@ pub fn assemble(
     }
     let table = table(loaded, &mut problems);
     let clients = clients(config);
-    let authenticator = authenticator(loaded, &clients, sources, &mut problems);
+    let authenticator = authenticator(loaded, &clients, sources, previous, &mut problems);
     let failures = failures(loaded, &mut problems);
     let (Some(table), Some(authenticator), Some(failures), true) =
         (table, authenticator, failures, problems.is_empty())
@@ -38,7 +38,8 @@ pub fn assemble(
         return Err(problems);
     };
     let upstreams = upstreams(config, previous);
-    let routes = routes(config, &policies, by_route, metrics, sources, previous);
+    let asked = forward_auth(config, sources, &authenticator, previous);
+    let routes = routes(config, &policies, by_route, asked, metrics, previous);
     Ok(Snapshot {
         table,
         routes,
@@ -200,10 +201,12 @@ fn authenticator(
     loaded: &Loaded,
     clients: &HashMap<String, Arc<Client>>,
     sources: &Arc<Sources>,
+    previous: Option<&Snapshot>,
     problems: &mut Vec<Problem>,
-) -> Option<Authenticator> {
-    match Authenticator::compile(&loaded.config, clients, sources) {
-        Ok(authenticator) => Some(authenticator),
+) -> Option<Arc<Authenticator>> {
+    let previous = previous.map(|snapshot| snapshot.authenticator.as_ref());
+    match Authenticator::compile(&loaded.config, clients, sources, previous) {
+        Ok(authenticator) => Some(Arc::new(authenticator)),
         Err(bad) => {
             problems.extend(bad.into_iter().map(|bad| {
                 let path: Vec<_> = ["auth".into()].into_iter().chain(bad.path).collect();

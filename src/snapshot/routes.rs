@@ -1,8 +1,8 @@
 //! Routes and upstreams of a snapshot; what did not change is taken over from the one before.
 
 use super::{Addresses, Canary, Gate, Route, RouteState, Snapshot};
-use crate::auth::Sources;
 use crate::auth::forward_auth::ForwardAuth;
+use crate::auth::{Authenticator, Sources};
 use crate::config::{self, Config};
 use crate::policy::Policy;
 use crate::telemetry::Metrics;
@@ -30,13 +30,40 @@ pub(super) fn upstreams(config: &Config, previous: Option<&Snapshot>) -> Vec<Arc
     config.upstreams.iter().map(upstream).collect()
 }
 
+/// For every route whom it asks. One that did not change keeps its answers, unless the names in them
+/// mean other clients now.
+pub(super) fn forward_auth(
+    config: &Config,
+    sources: &Arc<Sources>,
+    authenticator: &Authenticator,
+    previous: Option<&Snapshot>,
+) -> Vec<Option<Arc<ForwardAuth>>> {
+    let previous = previous.filter(|previous| authenticator.names_like(&previous.authenticator));
+    let known: HashMap<&str, &Arc<ForwardAuth>> = previous
+        .into_iter()
+        .flat_map(|snapshot| &snapshot.routes)
+        .filter_map(|route| Some((route.name.as_str(), route.forward_auth.as_ref()?)))
+        .collect();
+    let asked = |route: &config::Route| {
+        let asked = route.forward_auth.as_ref()?;
+        let same = known
+            .get(route.name.as_str())
+            .filter(|known| known.asks_like(asked, &route.name));
+        Some(same.map_or_else(
+            || Arc::new(ForwardAuth::new(asked, &route.name, sources)),
+            |&same| same.clone(),
+        ))
+    };
+    config.routes.iter().map(asked).collect()
+}
+
 /// Every route in the order of the file.
 pub(super) fn routes(
     config: &Config,
     policies: &[Policy],
     by_route: Vec<Vec<usize>>,
+    asked: Vec<Option<Arc<ForwardAuth>>>,
     metrics: &Metrics,
-    sources: &Arc<Sources>,
     previous: Option<&Snapshot>,
 ) -> Vec<Route> {
     let upstreams: HashMap<&str, usize> = config
@@ -51,40 +78,39 @@ pub(super) fn routes(
         .flat_map(|snapshot| &snapshot.routes)
         .filter_map(|route| Some((route.name.as_str(), route.gate.as_ref()?)))
         .collect();
-    let compile = |(route, policies_of_route): (&config::Route, Vec<usize>)| {
-        let settings = &route.settings;
-        let chosen = settings.upstream.as_ref().unwrap_or(&route.upstream);
-        Route {
-            name: route.name.clone(),
-            takes: takes(route),
-            state: state(settings),
-            upstream: upstream(chosen),
-            canary: settings.canary.as_ref().map(|canary| Canary {
-                upstream: upstream(&canary.upstream),
-                percent: canary.percent,
-            }),
-            read_timeout: settings.timeout,
-            gate: settings
-                .max_concurrent
-                .map(|places| gate(places, gates.get(route.name.as_str()).copied())),
-            cost: u64::from(settings.cost),
-            addresses: Addresses::new(route.allow.clone(), route.deny.clone()),
-            auth: route.auth,
-            scopes: route.scopes.clone(),
-            forward_auth: route
-                .forward_auth
-                .as_ref()
-                .map(|asked| ForwardAuth::new(asked, &route.name, sources)),
-            forward_credentials: route.forward_credentials,
-            strip_prefix: route.strip_prefix.clone(),
-            max_body_bytes: route.max_body_bytes,
-            forwarded_header: route.forwarded_header,
-            announced: announced(policies, &policies_of_route),
-            policies: policies_of_route,
-            metrics: metrics.route(&route.name),
-        }
-    };
-    config.routes.iter().zip(by_route).map(compile).collect()
+    let compile =
+        |((route, policies_of_route), forward_auth): ((&config::Route, Vec<usize>), _)| {
+            let settings = &route.settings;
+            let chosen = settings.upstream.as_ref().unwrap_or(&route.upstream);
+            Route {
+                name: route.name.clone(),
+                takes: takes(route),
+                state: state(settings),
+                upstream: upstream(chosen),
+                canary: settings.canary.as_ref().map(|canary| Canary {
+                    upstream: upstream(&canary.upstream),
+                    percent: canary.percent,
+                }),
+                read_timeout: settings.timeout,
+                gate: settings
+                    .max_concurrent
+                    .map(|places| gate(places, gates.get(route.name.as_str()).copied())),
+                cost: u64::from(settings.cost),
+                addresses: Addresses::new(route.allow.clone(), route.deny.clone()),
+                auth: route.auth,
+                scopes: route.scopes.clone(),
+                forward_auth,
+                forward_credentials: route.forward_credentials,
+                strip_prefix: route.strip_prefix.clone(),
+                max_body_bytes: route.max_body_bytes,
+                forwarded_header: route.forwarded_header,
+                announced: announced(policies, &policies_of_route),
+                policies: policies_of_route,
+                metrics: metrics.route(&route.name),
+            }
+        };
+    let routes = config.routes.iter().zip(by_route).zip(asked);
+    routes.map(compile).collect()
 }
 
 fn state(settings: &config::RouteSettings) -> RouteState {

@@ -3,6 +3,7 @@
 use super::register;
 use parking_lot::RwLock;
 use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Handles by policy; clones count into the same metrics.
@@ -11,8 +12,15 @@ pub struct LeaseMetrics {
     held: IntGaugeVec,
     most: IntGaugeVec,
     bound: IntGaugeVec,
-    /// by number, from 1; as many as there were names of leased policies, like the labels
-    known: Arc<RwLock<Vec<(String, LeaseTally)>>>,
+    known: Arc<RwLock<Known>>,
+}
+
+/// As many as there were names of leased policies, like the labels.
+#[derive(Default)]
+struct Known {
+    numbers: HashMap<String, u32>,
+    /// by number, from 1
+    tallies: Vec<LeaseTally>,
 }
 
 /// Handles of one policy.
@@ -51,22 +59,22 @@ impl LeaseMetrics {
         let gauge = self.bound.with_label_values(&[policy]);
         gauge.set(i64::try_from(bound).unwrap_or(i64::MAX));
         let mut known = self.known.write();
-        let place = known.iter().position(|(name, _)| name == policy);
-        let place = place.unwrap_or_else(|| {
-            let tally = LeaseTally {
-                held: self.held.with_label_values(&[policy]),
-                most: self.most.with_label_values(&[policy]),
-            };
-            known.push((policy.to_owned(), tally));
-            known.len() - 1
+        if let Some(number) = known.numbers.get(policy) {
+            return *number;
+        }
+        known.tallies.push(LeaseTally {
+            held: self.held.with_label_values(&[policy]),
+            most: self.most.with_label_values(&[policy]),
         });
-        u32::try_from(place + 1).unwrap_or(u32::MAX)
+        let number = u32::try_from(known.tallies.len()).unwrap_or(u32::MAX);
+        known.numbers.insert(policy.to_owned(), number);
+        number
     }
 
     /// The handles of a policy; of 0, which is none, there are none.
     pub fn tally(&self, number: u32) -> Option<LeaseTally> {
         let place = usize::try_from(number).ok()?.checked_sub(1)?;
-        Some(self.known.read().get(place)?.1.clone())
+        Some(self.known.read().tallies.get(place)?.clone())
     }
 }
 

@@ -3,8 +3,10 @@
 use crate::gateway::{Gateway, app, outcome, tidegate};
 use crate::scratch::Scratch;
 use crate::upstream::{Upstream, header_in};
+use crate::waiting;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use std::path::Path;
 
 /// `open sesame`, hashed in three ways.
 const USERS: &str = "ann:$2y$04$Vgj5su0gi1DptC8Fz9OnEu.JWRwY18vg.8iGj3KtH8LL8X6OaW.3a
@@ -20,7 +22,15 @@ struct Scene {
 fn with(upstream: &Upstream, rest: &str) -> Scene {
     let files = Scratch::new();
     let file = files.file("htpasswd", USERS);
-    let gateway = Gateway::start(&format!(
+    let gateway = Gateway::start(&configuration(upstream, &file, rest));
+    Scene {
+        gateway,
+        _files: files,
+    }
+}
+
+fn configuration(upstream: &Upstream, file: &Path, rest: &str) -> String {
+    format!(
         "{}auth: {{ basic: {{ htpasswd_file: {}, realm: The office }}{rest} }}
 tiers: {{ pro: {{}} }}
 clients:
@@ -32,11 +42,7 @@ routes:
 ",
         app(upstream.address),
         file.display()
-    ));
-    Scene {
-        gateway,
-        _files: files,
-    }
+    )
 }
 
 fn basic(name: &str, password: &str) -> String {
@@ -129,6 +135,63 @@ fn under_guard_only_passwords_that_were_right_before_pass() {
     assert_eq!(status("ann", "d"), 429);
     assert_eq!(status("bob", "open sesame"), 429);
     assert_eq!(status("ann", "open sesame"), 200);
+}
+
+#[test]
+fn a_password_that_many_send_at_once_is_hashed_once() {
+    let upstream = Upstream::echo();
+    let files = Scratch::new();
+    let hash = bcrypt::hash("open sesame", 7).unwrap();
+    let file = files.file("htpasswd", &format!("ann:{hash}\n"));
+    let gateway = Gateway::start(&configuration(&upstream, &file, ", timeout: 30s"));
+    let password = basic("ann", "open sesame");
+    // more than may wait for hashes of their own
+    let ready = std::sync::Barrier::new(100);
+    let ask = || {
+        let mut connection = gateway.connect();
+        ready.wait();
+        let headers = [("Authorization", password.as_str())];
+        connection.request("GET", "/", &headers, b"").status
+    };
+    std::thread::scope(|threads| {
+        let all: Vec<_> = (0..100).map(|_| threads.spawn(ask)).collect();
+        for one in all {
+            assert_eq!(one.join().unwrap(), 200);
+        }
+    });
+}
+
+#[test]
+fn right_passwords_stay_known_when_a_policy_changes_and_are_forgotten_when_the_file_does() {
+    let upstream = Upstream::echo();
+    let files = Scratch::new();
+    let file = files.file("htpasswd", USERS);
+    let first = configuration(&upstream, &file, ", failures: { count: 3, period: 1h }");
+    let gateway = Gateway::start(&first);
+    let status = |name, password| {
+        let password = basic(name, password);
+        let headers = [("Authorization", password.as_str())];
+        gateway.get_with("/", &headers).status
+    };
+    let reloaded = |times| {
+        let line = "configuration reloaded";
+        waiting::until("it is reloaded", || gateway.lines_with(line) == times);
+    };
+    assert_eq!(status("ann", "open sesame"), 200);
+    for guess in ["a", "b", "c"] {
+        assert_eq!(status("ann", guess), 401);
+    }
+    let second = format!(
+        "{first}policies: {{ p: {{ key: [client], algorithm: token_bucket, quota: {{ count: 9, period: 1h }} }} }}\n"
+    );
+    gateway.reload(&second);
+    reloaded(1);
+    assert_eq!(status("bob", "open sesame"), 429, "unknown under guard");
+    assert_eq!(status("ann", "open sesame"), 200, "known all the same");
+    files.file("htpasswd", &USERS.replace("eve", "mallory"));
+    gateway.reload(&second);
+    reloaded(2);
+    assert_eq!(status("ann", "open sesame"), 429);
 }
 
 #[test]

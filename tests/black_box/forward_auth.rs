@@ -17,6 +17,14 @@ fn authority() -> Upstream {
                 exchange.answer("a body nobody wants")?;
             }
             "redirect" => exchange.write(answer("302 Found\r\nLocation: /login".into()))?,
+            "bare" => exchange.write(answer("401 Unauthorized".into()))?,
+            "two" => exchange.write(answer(
+                "401 Unauthorized\r\nWWW-Authenticate: Bearer\r\nWWW-Authenticate: Basic realm=\"x\"".into(),
+            ))?,
+            "slow" => {
+                std::thread::sleep(std::time::Duration::from_millis(300));
+                exchange.write(answer("204 No Content".into()))?;
+            }
             "closes" => return Ok(Then::Close),
             "silent" => return silent(exchange),
             good if good.starts_with("good-") => exchange.write(answer(format!(
@@ -39,7 +47,11 @@ fn silent(exchange: &mut Exchange) -> Result<Then> {
 }
 
 fn with(upstream: &Upstream, authority: SocketAddr, settings: &str, rest: &str) -> Gateway {
-    Gateway::start(&format!(
+    Gateway::start(&configuration(upstream, authority, settings, rest))
+}
+
+fn configuration(upstream: &Upstream, authority: SocketAddr, settings: &str, rest: &str) -> String {
+    format!(
         "{}tiers: {{ pro: {{}} }}
 clients: {{ acme: {{ api_keys: [{{ plain: key-of-acme }}] }} }}
 routes:
@@ -48,7 +60,7 @@ routes:
     forward_auth: {{ url: 'http://{authority}/verify?x=1', copy_headers: [X-User, X-Group], timeout: 300ms{settings} }}
 {rest}",
         app(upstream.address)
-    ))
+    )
 }
 
 fn ask(gateway: &Gateway, said: &str) -> crate::client::Response {
@@ -118,6 +130,46 @@ fn the_question_is_a_get_without_a_body_whatever_the_request_is() {
 }
 
 #[test]
+fn it_is_asked_about_the_path_the_upstream_gets() {
+    let (upstream, authority) = (Upstream::echo(), authority());
+    let gateway = with(&upstream, authority.address, "", "");
+    let headers = [("Authorization", "Bearer good-ann")];
+    for (came, asked) in [
+        ("/public/../admin/x", "/admin/x"),
+        ("/%61dmin/x?y=%61", "/admin/x?y=%61"),
+        ("/admin?y=\u{fc}", "/admin?y=%C3%BC"),
+    ] {
+        let seen = gateway.get_with(came, &headers).text();
+        let path = asked.split('?').next().unwrap();
+        let line = seen.lines().next().unwrap_or_default();
+        assert!(line.starts_with(&format!("GET {path}")), "{came}: {seen}");
+        let question = authority.heads().pop().unwrap();
+        assert_eq!(header_in(&question, "x-forwarded-uri"), Some(asked));
+    }
+}
+
+#[test]
+fn the_log_has_no_query_of_the_url_and_no_proxy_comes_between() {
+    let (upstream, authority) = (Upstream::echo(), authority());
+    let proxy = format!("http://{}", nobody());
+    let gateway = Gateway::start_in(
+        &[
+            ("HTTP_PROXY", &proxy),
+            ("http_proxy", &proxy),
+            ("ALL_PROXY", &proxy),
+        ],
+        &configuration(&upstream, authority.address, "", ""),
+    );
+    assert_eq!(ask(&gateway, "good-ann").status, 200);
+    assert_eq!(ask(&gateway, "broken").status, 503);
+    let line = gateway
+        .stderr
+        .line_with("forward_auth says neither yes nor no");
+    assert!(line.contains("/verify?***"), "{line}");
+    assert!(!line.contains("x=1"), "{line}");
+}
+
+#[test]
 fn a_no_is_passed_on_with_its_challenge() {
     let (upstream, authority) = (Upstream::echo(), authority());
     let gateway = with(&upstream, authority.address, "", "");
@@ -133,6 +185,16 @@ fn a_no_is_passed_on_with_its_challenge() {
         (403, None)
     );
     assert_eq!(refusal.json()["status"], 403);
+    let refusal = ask(&gateway, "bare");
+    assert_eq!(
+        (refusal.status, refusal.header("WWW-Authenticate")),
+        (401, Some("ApiKey realm=\"tidegate\"")),
+        "no 401 without a challenge"
+    );
+    let refusal = ask(&gateway, "two").to_string();
+    for challenge in ["\"Bearer\"", "Basic realm="] {
+        assert!(refusal.contains(challenge), "{refusal}");
+    }
     assert_eq!(upstream.requests(), 0);
 }
 
@@ -243,4 +305,97 @@ fn a_preflight_is_not_asked_about() {
     ];
     assert_eq!(gateway.send("OPTIONS", "/", &preflight).status, 200);
     assert_eq!(authority.requests(), 0);
+}
+
+#[test]
+fn with_a_cache_those_who_come_at_once_are_one_question() {
+    let (upstream, authority) = (Upstream::echo(), authority());
+    let text = configuration(&upstream, authority.address, ", cache: 1h", "");
+    let gateway = Gateway::start(&text.replace("timeout: 300ms", "timeout: 10s"));
+    let ready = std::sync::Barrier::new(20);
+    let one = || {
+        let mut connection = gateway.connect();
+        ready.wait();
+        let headers = [("Authorization", "Bearer slow")];
+        connection.request("GET", "/", &headers, b"").status
+    };
+    std::thread::scope(|threads| {
+        let all: Vec<_> = (0..20).map(|_| threads.spawn(one)).collect();
+        for one in all {
+            assert_eq!(one.join().unwrap(), 200);
+        }
+    });
+    assert_eq!(authority.requests(), 1);
+}
+
+#[test]
+fn wrong_credentials_count_and_under_guard_none_are_asked_about() {
+    let (upstream, authority) = (Upstream::echo(), authority());
+    let gateway = with(
+        &upstream,
+        authority.address,
+        ", cache: 1h",
+        "auth: { failures: { count: 3, period: 1h } }\n",
+    );
+    assert_eq!(ask(&gateway, "good-ann").status, 200);
+    assert_eq!(ask(&gateway, "banned").status, 403);
+    for _ in 0..10 {
+        assert_eq!(gateway.get("/").status, 401, "no credential, no guess");
+    }
+    for guess in ["a", "b", "c"] {
+        assert_eq!(ask(&gateway, guess).status, 401);
+    }
+    let before = authority.requests();
+    let refusal = ask(&gateway, "good-bob");
+    assert_eq!(refusal.status, 429, "{refusal}");
+    assert!(refusal.number("Retry-After") >= 1);
+    assert_eq!(authority.requests(), before, "a guess costs no question");
+    assert_eq!(ask(&gateway, "good-ann").status, 200, "remembered");
+    assert_eq!(gateway.get("/").status, 401);
+    assert_eq!(gateway.metric("tidegate_auth_failures_total "), 3.0);
+}
+
+#[test]
+fn another_client_than_the_proven_one_counts_as_a_wrong_credential() {
+    let (upstream, authority) = (Upstream::echo(), authority());
+    let gateway = with(
+        &upstream,
+        authority.address,
+        ", client_header: X-User",
+        "    auth: optional\nauth: { failures: { count: 2, period: 1h } }\n",
+    );
+    let status = |said: &str| {
+        let headers = [("X-API-Key", "key-of-acme"), ("Authorization", said)];
+        gateway.get_with("/", &headers).status
+    };
+    assert_eq!(status("Bearer good-acme"), 200);
+    assert_eq!(status("Bearer good-ann"), 401);
+    assert_eq!(status("Bearer good-ann"), 401);
+    assert_eq!(status("Bearer good-acme"), 429);
+}
+
+#[test]
+fn answers_stay_remembered_when_a_policy_changes() {
+    let (upstream, authority) = (Upstream::echo(), authority());
+    let text = |rest: &str| configuration(&upstream, authority.address, ", cache: 1h", rest);
+    let gateway = Gateway::start(&text(""));
+    assert_eq!(ask(&gateway, "good-ann").status, 200);
+    gateway.reload(&text(
+        "policies: { p: { key: [ip], algorithm: token_bucket, quota: { count: 9, period: 1h } } }\n",
+    ));
+    crate::waiting::until("it is reloaded", || {
+        gateway.lines_with("configuration reloaded") == 1
+    });
+    assert_eq!(ask(&gateway, "good-ann").status, 200);
+    assert_eq!(authority.requests(), 1);
+    gateway.reload(&text("").replace("pro: {}", "gold: {}"));
+    crate::waiting::until("it is reloaded", || {
+        gateway.lines_with("configuration reloaded") == 2
+    });
+    assert_eq!(ask(&gateway, "good-ann").status, 200);
+    assert_eq!(
+        authority.requests(),
+        2,
+        "a tier may mean something else now"
+    );
 }

@@ -166,6 +166,26 @@ fn a_slow_issuer_costs_a_request_no_more_than_the_timeout_and_others_nothing() {
 }
 
 #[test]
+fn whoever_waits_for_one_fetch_takes_no_place_from_the_others() {
+    let upstream = Upstream::echo();
+    let (issuer, server) = Issuer::publishing(published(&[("rsa", "a")]));
+    let gateway = with(&upstream, server.address, "  timeout: 20s\n");
+    assert_eq!(status(&gateway, "rsa", "a"), 200);
+    let document = published(&[("rsa", "a"), ("other-rsa", "b")]);
+    issuer.now(Arc::new(move |exchange| {
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        exchange.answer(&document)
+    }));
+    std::thread::scope(|threads| {
+        let one = || status(&gateway, "other-rsa", "b");
+        let all: Vec<_> = (0..100).map(|_| threads.spawn(one)).collect();
+        for one in all {
+            assert_eq!(one.join().unwrap(), 200);
+        }
+    });
+}
+
+#[test]
 fn a_document_without_end_is_given_up() {
     let upstream = Upstream::echo();
     let (_issuer, server) = Issuer::publishing(format!("{{\"keys\":[\"{}", "x".repeat(2 << 20)));

@@ -27,6 +27,7 @@ mod identity;
 mod identity_headers;
 mod interim;
 mod ip_lists;
+mod issuers_over_tls;
 mod jwks;
 mod jwt;
 mod limits;

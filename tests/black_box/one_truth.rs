@@ -385,3 +385,61 @@ fn no_request_fails_while_postgres_is_frozen_cut_or_killed_under_load() {
         );
     }
 }
+
+#[test]
+fn a_gateway_starts_and_reloads_while_postgres_is_frozen() {
+    let mut site = Site::new(1);
+    let (_, key) = site.key_of("acme");
+    assert_eq!(with_key(&site.gateways[0], &key), 200);
+    site.put("/api/v1/policies/p", &policy(3));
+    site.soon("the row is in force", |gateway| limit_of(gateway) == 3);
+    let mut gateway = site.gateways.remove(0);
+    gateway.signal("TERM");
+    gateway.ended();
+    site.postgres.freeze();
+    let (gateway, took) = waiting::timed(|| site.start(0));
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    gateway.stderr.line_with("starting with what it knew");
+    assert_eq!(limit_of(&gateway), 3);
+    assert_eq!(with_key(&gateway, &key), 200);
+    gateway.signal("HUP");
+    gateway.stderr.line_with("configuration reloaded");
+    assert_eq!(limit_of(&gateway), 3);
+    site.postgres.thaw();
+    waiting::until("the database is back", || {
+        gateway.get("/health").json()["postgres"] == "connected"
+    });
+}
+
+/// Every answer of Postgres takes 200 ms.
+#[test]
+fn a_slow_postgres_slows_the_first_sight_of_a_key_and_nothing_else() {
+    let mut site = Site::new(0);
+    let wire = crate::redis::Wire::before(
+        format!("127.0.0.1:{}", site.postgres.port())
+            .parse()
+            .unwrap(),
+    );
+    let behind = wire.url().trim_start_matches("redis://").to_owned();
+    let direct = format!("127.0.0.1:{}", site.postgres.port());
+    let configuration = site.configuration(0).replace(&direct, &behind);
+    site.gateways.push(Gateway::start(&configuration));
+    let (_, key) = site.key_of("acme");
+    site.put("/api/v1/policies/p", &policy(1_000));
+    site.soon("the row is in force", |gateway| limit_of(gateway) == 1_000);
+    let (_, unseen) = site.key_of("other");
+    let gateway = &site.gateways[0];
+    assert_eq!(with_key(gateway, &key), 200);
+    wire.delay(Duration::from_millis(100), Duration::from_millis(100));
+    for _ in 0..20 {
+        let (status, took) = waiting::timed(|| with_key(gateway, &key));
+        assert_eq!(status, 200);
+        assert!(took < Duration::from_millis(150), "{took:?}");
+    }
+    let (status, took) = waiting::timed(|| with_key(gateway, &unseen));
+    assert_eq!(status, 200);
+    assert!(took >= Duration::from_millis(200), "{took:?}");
+    let (status, took) = waiting::timed(|| with_key(gateway, &unseen));
+    assert_eq!(status, 200);
+    assert!(took < Duration::from_millis(150), "{took:?}");
+}

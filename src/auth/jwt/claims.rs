@@ -14,6 +14,7 @@ const MAX_COUNTED_BYTES: usize = 1_024;
 const SECOND_US: f64 = 1_000_000.0;
 
 /// What is expected of claims.
+#[derive(PartialEq, Eq)]
 pub(super) struct Expected {
     issuer: Option<String>,
     audience: Option<String>,

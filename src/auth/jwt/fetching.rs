@@ -23,7 +23,7 @@ impl Jwks {
                     sources.metrics.jwks_failed.inc();
                     if self.failed(now_us) {
                         tracing::warn!(
-                            url = self.url,
+                            url = %crate::config::without_login(&self.url),
                             keys = self.len(),
                             "the issuer's keys cannot be fetched, those known stay: {error}"
                         );

@@ -2,7 +2,7 @@
 
 use crate::config::{JwtAlgorithm, JwtKey, JwtKeySource};
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
-use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, crypto};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind, crypto};
 use std::path::Path;
 
 /// The largest file of a key.
@@ -67,6 +67,26 @@ impl Key {
             only,
         };
         fits.then_some(key)
+    }
+
+    /// Is this the same key, for the same tokens?
+    pub(super) fn is_same(&self, other: &Key) -> bool {
+        use DecodingKeyKind::{RsaModulusExponent, SecretOrDer};
+        let same_key = match (self.key.kind(), other.key.kind()) {
+            (SecretOrDer(one), SecretOrDer(another)) => one == another,
+            (
+                RsaModulusExponent { n, e },
+                RsaModulusExponent {
+                    n: other_n,
+                    e: other_e,
+                },
+            ) => n == other_n && e == other_e,
+            _ => false,
+        };
+        same_key
+            && self.key.family() == other.key.family()
+            && self.kid == other.kid
+            && self.only == other.only
     }
 
     /// May it verify what claims to be signed with this?

@@ -62,7 +62,7 @@ impl Shared {
         }) = served
         else {
             let takings = charges.iter().map(Taking::from);
-            let refused = self.refusals.decide(takings, here_us, store_us)?;
+            let refused = self.refusals.decide(takings, 1, here_us, store_us)?;
             self.metrics.ahead.refused_here.inc();
             return Some(refused);
         };
@@ -92,7 +92,9 @@ impl Shared {
                 cost: wanted.cost,
                 enforce: matches!(wanted.mode, Mode::Enforce),
             });
-            let Some(decision) = self.refusals.decide(takings, here_us, store_us) else {
+            let requests = turn.waiters.len() as u64;
+            let decided = self.refusals.decide(takings, requests, here_us, store_us);
+            let Some(decision) = decided else {
                 return false;
             };
             let waiters = std::mem::take(&mut turn.waiters);

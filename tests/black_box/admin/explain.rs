@@ -304,3 +304,40 @@ policies:
     assert_eq!(said["outcome"]["status"], 503, "{said}");
     redis.thaw();
 }
+
+#[test]
+fn what_depends_on_a_client_that_forward_auth_would_name_is_not_decided() {
+    let upstream = Upstream::echo();
+    let policy = |key: &str, count: u8| {
+        format!(
+            "{{ key: [{key}], algorithm: token_bucket, quota: {{ count: {count}, period: 1h }} }}"
+        )
+    };
+    let text = |settings: &str| {
+        format!(
+            "{}routes: [{{ name: app, upstream: app, forward_auth: {{ url: 'http://{}/'{settings} }} }}]
+policies: {{ per-client: {}, per-address: {} }}
+",
+            app(upstream.address),
+            upstream.address,
+            policy("client", 1),
+            policy("ip", 2),
+        )
+    };
+    let question = json!({ "url": "http://x/", "ip": "127.0.0.1" });
+    let gateway = Gateway::start(&text(", client_header: X-User"));
+    let said = explained(&gateway, &question);
+    let policies = |said: &Value| said["policies"].as_array().unwrap().len();
+    assert_eq!(policies(&said), 1, "{said}");
+    assert_eq!(said["policies"][0]["policy"], "per-address");
+    let not_evaluated = said["not_evaluated"].to_string();
+    assert!(not_evaluated.contains("policy `per-client`: "), "{said}");
+    assert_eq!(gateway.get("/").status, 200);
+    // nobody was named, so the address has used up what a client may
+    assert_eq!(gateway.get("/").status, 429);
+    let said = explained(&gateway, &question);
+    assert_eq!(said["outcome"]["verdict"], "unknown", "{said}");
+    let gateway = Gateway::start(&text(""));
+    let said = explained(&gateway, &question);
+    assert_eq!(policies(&said), 2, "{said}");
+}

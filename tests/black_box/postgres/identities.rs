@@ -5,7 +5,7 @@ use crate::client::Response;
 use crate::gateway::{Gateway, app, outcome, tidegate};
 use crate::scratch::Scratch;
 use crate::token::by_secret;
-use crate::upstream::{Upstream, header_in};
+use crate::upstream::{Then, Upstream, header_in};
 use crate::waiting;
 use serde_json::json;
 
@@ -21,19 +21,29 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
+        Self::with("300ms", "")
+    }
+
+    /// The database's timeout, and what else stands under `auth`.
+    fn with(timeout: &str, auth: &str) -> Self {
+        Self::with_routes(timeout, auth, "")
+    }
+
+    /// The same with more routes.
+    fn with_routes(timeout: &str, auth: &str, routes: &str) -> Self {
         let (upstream, server, scratch) =
             (Upstream::echo(), PostgresServer::start(), Scratch::new());
         let configuration = format!(
-            "{}database: {{ url: \"{}\", timeout: 300ms, state_dir: \"{}\" }}
+            "{}database: {{ url: \"{}\", timeout: {timeout}, state_dir: \"{}\" }}
 auth:
   timeout: 500ms
-  jwt: {{ algorithms: [HS256], keys: [{{ secret: {SECRET} }}] }}
+{auth}  jwt: {{ algorithms: [HS256], keys: [{{ secret: {SECRET} }}] }}
 tiers: {{ free: {{}}, pro: {{}} }}
 clients: {{ filed: {{ tier: free }} }}
 routes:
   - {{ name: app, upstream: app, auth: required }}
   - {{ name: scoped, match: {{ path: /scoped }}, upstream: app, auth: required, scopes: ['orders:read'] }}
-",
+{routes}",
             app(upstream.address),
             server.url(),
             scratch.path().join("state").display(),
@@ -174,4 +184,100 @@ fn while_the_database_is_frozen_known_ones_pass_and_unknown_keys_wait_for_the_de
     waiting::until("the other key passes too", || {
         scene.with_key("/", &unknown).status == 200
     });
+}
+
+#[test]
+fn a_database_slower_than_a_request_may_wait_costs_no_proven_client_its_answer() {
+    let scene = Scene::with("30s", "");
+    scene.server.freeze();
+    for turn in 0..2 {
+        let answer = scene.with_token(json!({ "sub": "someone", "tier": "pro" }));
+        assert_eq!(client_and_tier(&answer), pair("someone", "pro"), "{turn}");
+    }
+    scene.server.thaw();
+}
+
+#[test]
+fn a_key_counts_the_same_whatever_is_remembered_of_a_token_beside_it() {
+    let scene = Scene::new();
+    let scoped = scene.key(&["--client", "acme", "--scope", "orders:read"]);
+    let token = by_secret(SECRET, json!({ "sub": "acme" }));
+    let only_token = [("Authorization", token.as_str())];
+    assert_eq!(scene.gateway.get_with("/", &only_token).status, 200);
+    let both = [("X-API-Key", scoped.as_str()), ("Authorization", &token)];
+    for turn in ["cold", "warm"] {
+        let answer = scene.gateway.get_with("/scoped", &both);
+        assert_eq!(answer.status, 200, "{turn}: {answer}");
+    }
+}
+
+#[test]
+fn what_was_known_before_a_reconnect_holds_while_look_ups_hang_and_under_guard() {
+    let scene = Scene::with("30s", "  failures: { count: 3, period: 1h }\n");
+    let (known, unknown) = (
+        scene.key(&["--client", "acme"]),
+        scene.key(&["--client", "acme"]),
+    );
+    let of_acme = || scene.with_token(json!({ "sub": "acme", "tier": "free" }));
+    let all_is_well = |when: &str| {
+        let answers = [scene.with_key("/", &known), of_acme()];
+        for answer in answers {
+            assert_eq!(client_and_tier(&answer), pair("acme", "pro"), "{when}");
+        }
+    };
+    all_is_well("at first");
+    let expired = || scene.gateway.metric("tidegate_database_expired_all_total ");
+    let before = expired();
+    std::thread::scope(|threads| {
+        let lock = "BEGIN; LOCK TABLE api_keys, clients; SELECT pg_sleep(60)";
+        threads.spawn(|| scene.server.ask(lock));
+        waiting::until("the tables are locked", || {
+            let held =
+                "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted";
+            scene.server.sql(held) != "0"
+        });
+        scene.server.sql(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+             WHERE query NOT LIKE '%LOCK%' AND pid <> pg_backend_pid() \
+             AND backend_type = 'client backend'",
+        );
+        waiting::until("everything has expired", || expired() > before);
+        all_is_well("while look-ups hang");
+        assert_eq!(scene.with_key("/", &unknown).status, 503);
+        for _ in 0..3 {
+            assert_eq!(scene.with_key("/", "garbage").status, 401);
+        }
+        assert_eq!(scene.with_key("/", "garbage").status, 429);
+        all_is_well("under guard");
+        scene.server.cut_connections();
+    });
+}
+
+#[test]
+fn the_databases_tier_holds_for_a_client_that_forward_auth_names() {
+    let authority = Upstream::scripted(|exchange| {
+        let said = exchange.header("authorization").unwrap_or("").to_owned();
+        exchange.write(format!(
+            "HTTP/1.1 204 No Content\r\nX-User: {said}\r\nX-Plan: free\r\n\r\n"
+        ))?;
+        Ok(Then::Keep)
+    });
+    let asked = format!(
+        "  - {{ name: asked, match: {{ path: /asked }}, upstream: app, forward_auth: {{ url: 'http://{}/', cache: 1h, client_header: X-User, tier_header: X-Plan }} }}\n",
+        authority.address
+    );
+    let scene = Scene::with_routes("300ms", "", &asked);
+    let who = |name: &str| {
+        let answer = scene.gateway.get_with("/asked", &[("Authorization", name)]);
+        client_and_tier(&answer)
+    };
+    for turn in ["asked", "remembered"] {
+        assert_eq!(who("acme"), pair("acme", "pro"), "{turn}");
+        assert_eq!(who("stranger"), pair("stranger", "free"), "{turn}");
+    }
+    scene
+        .server
+        .sql("UPDATE clients SET tier = 'free' WHERE id = 'acme'");
+    waiting::until("the new tier holds", || who("acme") == pair("acme", "free"));
+    assert_eq!(authority.requests(), 2);
 }
