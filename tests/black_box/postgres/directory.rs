@@ -191,6 +191,7 @@ fn while_postgres_is_frozen_what_was_known_goes_on_and_nobody_waits_for_long() {
     let (_, other) = scene.another_key_of("acme");
     assert!(scene.client_of(&known).unwrap().is_some());
     assert_eq!(scene.client_of(&[9; 32]), Ok(None));
+    scene.until_quiet();
     scene.server.freeze();
     let (unknown, took) = timed(|| scene.client_of(&other));
     assert_eq!(unknown, Err(Unavailable::Away.to_string()));
@@ -217,6 +218,7 @@ fn stale_answers_are_given_up_when_postgres_is_back() {
     let mut scene = impatient();
     let (id, digest) = scene.key_of("acme");
     assert!(scene.client_of(&digest).unwrap().is_some());
+    scene.until_quiet();
     scene.server.stop();
     scene.wait_for_outage();
     assert!(scene.client_of(&digest).unwrap().is_some());

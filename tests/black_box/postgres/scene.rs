@@ -72,6 +72,12 @@ impl Scene {
         });
     }
 
+    /// Lets what the test has changed be heard of and asked for again, which takes a look of the follower: an
+    /// outage in the middle of that makes a gateway forget what it cannot check.
+    pub(super) fn until_quiet(&self) {
+        waiting::pause(Duration::from_millis(1_200));
+    }
+
     pub(super) fn wait_for_outage(&self) {
         waiting::until("the database is unavailable", || {
             matches!(self.database.health(), Health::Unavailable(_))

@@ -121,6 +121,7 @@ fn what_was_revoked_during_an_outage_and_is_not_used_is_forgotten_afterwards() {
     assert!(scene.client_of(&digest).unwrap().is_some());
     let known = || scene.metrics.database.known.get();
     crate::waiting::until("the key is counted", || known() == 1);
+    scene.until_quiet();
     // nobody is told of it, as of what happens during an outage
     scene.server.sql(&format!(
         "SET session_replication_role = replica; UPDATE api_keys SET revoked_at = now() WHERE id = '{id}'"
