@@ -226,6 +226,8 @@ fn what_was_known_before_a_reconnect_holds_while_look_ups_hang_and_under_guard()
         }
     };
     all_is_well("at first");
+    // the making of the keys is heard of first: what cannot be checked after a change is forgotten
+    waiting::pause(std::time::Duration::from_millis(1_200));
     let expired = || scene.gateway.metric("tidegate_database_expired_all_total ");
     let before = expired();
     std::thread::scope(|threads| {
