@@ -38,6 +38,8 @@ pub struct Spent {
     /// when it was decided, on the store's clock, microseconds since the Unix epoch; 0: nothing
     /// applied
     pub decided_us: u64,
+    /// who decided; none: nothing applied
+    pub source: Option<Source>,
 }
 
 /// The policies that apply to a request and the buckets it wants to take from.
@@ -192,7 +194,7 @@ impl<'s> Asked<'s> {
         } = self;
         let mut held = Vec::new();
         let mut delay_us = 0;
-        let in_process = permits.is_none() && decision.source != Source::Redis;
+        let in_process = permits.is_none() && !decision.source.is_shared();
         for ((applied, bucket), charge) in applied.iter_mut().zip(&decision.buckets).zip(&charges) {
             applied.decision = *bucket;
             let holds = bucket.answer.admits() && charge.quota.is_concurrency();
@@ -212,6 +214,7 @@ impl<'s> Asked<'s> {
             permits,
             delay_us,
             decided_us: decision.now_us,
+            source: Some(decision.source),
         };
         if decision.allowed {
             return Ok(spent);

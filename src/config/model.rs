@@ -132,6 +132,8 @@ pub struct ResponseHeaders {
     pub x_ratelimit: bool,
     /// `RateLimit` and `RateLimit-Policy` of the IETF draft.
     pub ietf: bool,
+    /// `X-Tidegate-Decided-By`, for operators.
+    pub debug: bool,
 }
 
 /// A client of the file.

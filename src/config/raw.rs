@@ -187,6 +187,8 @@ pub(super) enum HeaderFamily {
     XRatelimit,
     /// RateLimit and RateLimit-Policy of the IETF draft.
     Ietf,
+    /// X-Tidegate-Decided-By: memory, redis, lease, remembered or outage.
+    Debug,
 }
 
 /// A tier; written {}.

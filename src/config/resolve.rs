@@ -60,6 +60,7 @@ pub(super) fn resolve(
         response_headers: ResponseHeaders {
             x_ratelimit: families.contains(&raw::HeaderFamily::XRatelimit),
             ietf: families.contains(&raw::HeaderFamily::Ietf),
+            debug: families.contains(&raw::HeaderFamily::Debug),
         },
         auth: auth::resolve(raw.auth, &root.then("auth"), &mut review),
         tiers: raw.tiers.into_keys().collect(),
@@ -353,6 +354,7 @@ mod tests {
         assert_eq!(config.server.grace_period, Duration::from_secs(30));
         assert_eq!(config.store.memory_max_keys, 1_000_000);
         assert!(config.response_headers.x_ratelimit && config.response_headers.ietf);
+        assert!(!config.response_headers.debug);
         assert_eq!(
             config.auth.failures,
             FailureGuard {
@@ -376,7 +378,8 @@ mod tests {
             loaded("response_headers: []").config.response_headers,
             ResponseHeaders {
                 x_ratelimit: false,
-                ietf: false
+                ietf: false,
+                debug: false
             }
         );
     }

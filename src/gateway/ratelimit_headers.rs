@@ -1,7 +1,8 @@
 //! The rate-limit headers of both families, on answers and refusals alike.
 //!
 //! `X-RateLimit-*` speaks for one policy, in the form most clients know; `RateLimit` and
-//! `RateLimit-Policy` list all of them (draft-ietf-httpapi-ratelimit-headers).
+//! `RateLimit-Policy` list all of them (draft-ietf-httpapi-ratelimit-headers). Where operators ask for
+//! it, `X-Tidegate-Decided-By` says who decided.
 
 use super::context::Context;
 use crate::admission::Applied;
@@ -28,6 +29,10 @@ pub(super) fn add(
     refused_by: Option<usize>,
 ) -> Result<()> {
     let (snapshot, spent) = (&ctx.snapshot, &ctx.spent);
+    if let Some(source) = spent.source.filter(|_| snapshot.response_headers.debug) {
+        let name = HeaderValue::from_static(source.name());
+        response.insert_header("X-Tidegate-Decided-By", name)?;
+    }
     let told = spent.applied.iter().filter_map(|applied| {
         // where nobody counts, there is nothing to tell
         if !applied.decision.counted {

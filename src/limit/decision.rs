@@ -62,12 +62,34 @@ pub enum OutageMode {
 pub enum Source {
     /// the store of this process
     Memory,
-    /// the shared store
+    /// the shared store, asked for this request
     Redis,
+    /// the shared store, asked in advance: units of a lease
+    Lease,
+    /// the shared store, asked before: a refusal that still holds
+    Remembered,
     /// this gateway alone, because the shared store did not answer
     Outage,
     /// nobody: a policy refuses while the shared store does not answer
     Denied,
+}
+
+impl Source {
+    /// Its name, as operators read it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Source::Memory => "memory",
+            Source::Redis => "redis",
+            Source::Lease => "lease",
+            Source::Remembered => "remembered",
+            Source::Outage | Source::Denied => "outage",
+        }
+    }
+
+    /// Were the units taken from buckets that all gateways share?
+    pub fn is_shared(self) -> bool {
+        matches!(self, Source::Redis | Source::Lease | Source::Remembered)
+    }
 }
 
 /// What one bucket says, after the units were taken if they were.

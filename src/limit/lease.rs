@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Shards of the table of sets.
@@ -46,6 +47,8 @@ struct Held {
 struct Hot<G> {
     /// oldest first
     leases: SmallVec<[Lease<G>; 2]>,
+    /// no more is taken until then
+    pause: Option<Pause<G>>,
     /// when a call was last made for it
     asked_us: u64,
     /// requests since `since_us`, and in the time before
@@ -68,7 +71,18 @@ pub struct Lease<G> {
     /// units reserved for it, by bucket
     pub reserved: Reserved,
     /// what the store said
-    pub granted: std::sync::Arc<G>,
+    pub granted: Arc<G>,
+}
+
+/// Little is left in a bucket, so what comes back is taken in portions: until the next one, requests
+/// beyond what is in hand are refused.
+pub struct Pause<G> {
+    /// when the next portion may be taken
+    pub until_us: u64,
+    /// of which buckets of the set little is left
+    pub scarce: SmallVec<[bool; 2]>,
+    /// what the store said
+    pub granted: Arc<G>,
 }
 
 /// Units by bucket.
@@ -79,7 +93,7 @@ pub struct Served<G> {
     /// which of the granted requests it is
     pub nth: u64,
     /// what the store said
-    pub granted: std::sync::Arc<G>,
+    pub granted: Arc<G>,
     /// is it time to ask for more?
     pub renew: bool,
 }
@@ -114,21 +128,8 @@ impl<G> Leases<G> {
         let mut shard = self.shard(id).lock();
         let hot = shard.get_mut(&id.0)?;
         hot.counts(now_us, ttl_us);
-        let current = hot
-            .leases
-            .iter()
-            .position(|lease| lease.left > 0 && lease.ends_us > now_us)?;
-        let last = current + 1 == hot.leases.len();
-        let asked_us = hot.asked_us;
-        let lease = hot.leases.get_mut(current)?;
-        let nth = lease.next;
-        lease.next += 1;
-        lease.left -= 1;
-        // half of it used, or the other half of its life left
-        let nearly =
-            lease.left * 2 < lease.size || lease.ends_us.saturating_sub(now_us) < ttl_us / 2;
-        let renew = last && nearly && now_us.saturating_sub(asked_us) >= BETWEEN_US;
-        let granted = lease.granted.clone();
+        let (nth, granted, nearly_over) = hot.take(now_us, ttl_us)?;
+        let renew = nearly_over && now_us.saturating_sub(hot.asked_us) >= BETWEEN_US;
         if renew {
             hot.asked_us = now_us;
         }
@@ -139,12 +140,20 @@ impl<G> Leases<G> {
         })
     }
 
+    /// The same for a request that was counted when it came and has waited since; it asks for no more.
+    pub fn serve_waiting(&self, id: SetId, now_us: u64, ttl_us: u64) -> Option<(u64, Arc<G>)> {
+        let mut shard = self.shard(id).lock();
+        let (nth, granted, _) = shard.get_mut(&id.0)?.take(now_us, ttl_us)?;
+        Some((nth, granted))
+    }
+
     /// A set that is not cold: from now on its calls ask for leases.
     pub fn is_hot(&self, id: SetId, now_us: u64) {
         let mut shard = self.shard(id).lock();
         if shard.len() < PER_SHARD {
             shard.entry(id.0).or_insert_with(|| Hot {
                 leases: SmallVec::new(),
+                pause: None,
                 asked_us: 0,
                 requests: 1,
                 since_us: now_us,
@@ -222,6 +231,24 @@ impl<G> Leases<G> {
         None
     }
 
+    /// Takes no more for a set until then, where it is hot.
+    pub fn pause(&self, id: SetId, pause: Option<Pause<G>>) {
+        if let Some(hot) = self.shard(id).lock().get_mut(&id.0) {
+            hot.pause = pause;
+        }
+    }
+
+    /// Whether a set has to wait for its next portion.
+    pub fn paused(&self, id: SetId, now_us: u64) -> Option<Pause<G>> {
+        let shard = self.shard(id).lock();
+        let pause = shard.get(&id.0)?.pause.as_ref()?;
+        (pause.until_us > now_us).then(|| Pause {
+            until_us: pause.until_us,
+            scarce: pause.scarce.clone(),
+            granted: pause.granted.clone(),
+        })
+    }
+
     /// Leases that have ended. Their reservations are lifted; what is left in them is to be handed
     /// back. Sets nobody wants any more are forgotten.
     pub fn ended(&self, now_us: u64) -> Vec<Lease<G>> {
@@ -257,11 +284,13 @@ impl<G> Leases<G> {
         Some(id)
     }
 
-    /// Drops the leases that hold units of a bucket: it was reset, so there is nothing to hand back.
+    /// Drops the leases that hold units of a bucket: it was reset, so there is nothing to hand back,
+    /// and more may be taken.
     pub fn forget(&self, key: &BucketKey) {
         self.resets.fetch_add(1, Ordering::Relaxed);
         for shard in &self.shards {
             for hot in shard.lock().values_mut() {
+                hot.pause = None;
                 hot.leases.retain(|lease| {
                     let holds = lease.reserved.iter().any(|(held, _)| held == key);
                     if holds {
@@ -318,6 +347,21 @@ impl<G> Leases<G> {
 }
 
 impl<G> Hot<G> {
+    /// A unit in hand, and whether that was of the last lease and this one is nearly over.
+    fn take(&mut self, now_us: u64, ttl_us: u64) -> Option<(u64, Arc<G>, bool)> {
+        let live = |lease: &Lease<G>| lease.left > 0 && lease.ends_us > now_us;
+        let current = self.leases.iter().position(live)?;
+        let is_last = current + 1 == self.leases.len();
+        let lease = self.leases.get_mut(current)?;
+        let nth = lease.next;
+        lease.next += 1;
+        lease.left -= 1;
+        // half of it used, or the other half of its life left
+        let nearly_over =
+            lease.left * 2 < lease.size || lease.ends_us.saturating_sub(now_us) < ttl_us / 2;
+        Some((nth, lease.granted.clone(), is_last && nearly_over))
+    }
+
     fn counts(&mut self, now_us: u64, ttl_us: u64) {
         let elapsed = now_us.saturating_sub(self.since_us);
         if elapsed >= ttl_us {
@@ -372,7 +416,6 @@ impl<G> Hot<G> {
 mod tests {
     use super::*;
     use crate::limit::descriptor::KeyWriter;
-    use std::sync::Arc;
 
     const SET: SetId = SetId(7 << 64 | 7);
     const TTL_US: u64 = 100_000;
@@ -410,6 +453,39 @@ mod tests {
                 leases.serve(SET, from_us + millisecond * 1_000, TTL_US);
             }
         }
+    }
+
+    #[test]
+    fn a_set_that_pauses_takes_no_more_until_then_or_until_a_reset() {
+        let leases = hot();
+        let pause = || {
+            Some(Pause {
+                until_us: 50_000,
+                scarce: SmallVec::from_slice(&[true]),
+                granted: Arc::new("said"),
+            })
+        };
+        assert!(leases.paused(SET, 0).is_none());
+        leases.pause(SET, pause());
+        assert_eq!(leases.paused(SET, 49_999).unwrap().until_us, 50_000);
+        assert!(leases.paused(SET, 50_000).is_none());
+        leases.pause(SET, None);
+        assert!(leases.paused(SET, 0).is_none());
+        leases.pause(SET, pause());
+        leases.forget(&cap(1).key);
+        assert!(leases.paused(SET, 0).is_none());
+        // of a cold one nothing is kept
+        leases.pause(SetId(1), pause());
+        assert!(leases.paused(SetId(1), 0).is_none());
+    }
+
+    #[test]
+    fn who_has_waited_is_served_without_asking_for_more() {
+        let leases = hot();
+        assert!(leases.serve_waiting(SET, 0, TTL_US).is_none());
+        leases.begins(SET, lease(1, TTL_US, Reserved::new()));
+        assert_eq!(leases.serve_waiting(SET, 90_000, TTL_US), Some((3, Arc::new("said"))));
+        assert!(leases.serve_waiting(SET, 90_000, TTL_US).is_none(), "used up");
     }
 
     #[test]

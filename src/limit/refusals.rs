@@ -140,7 +140,7 @@ impl Refusals {
                 .map(|refusal| told(refusal.as_ref(), now_us))
                 .collect(),
             now_us: store_us,
-            source: Source::Redis,
+            source: Source::Remembered,
         })
     }
 

@@ -4,6 +4,7 @@ mod caller;
 mod groups;
 mod leasing;
 mod permits;
+mod portions;
 mod resets;
 mod stopping;
 mod tending;

@@ -139,10 +139,11 @@ fn response_headers_chooses_the_families() {
     let upstream = Upstream::echo();
     let policy =
         "policies: { p: { key: [ip], algorithm: fixed_window, quota: { count: 1, period: 1h } } }";
-    for (families, x_ratelimit, ietf) in [
-        ("[x-ratelimit]", true, false),
-        ("[ietf]", false, true),
-        ("[]", false, false),
+    for (families, x_ratelimit, ietf, decided_by) in [
+        ("[x-ratelimit]", true, false, None),
+        ("[ietf]", false, true, None),
+        ("[debug]", false, false, Some("memory")),
+        ("[]", false, false, None),
     ] {
         let gateway = with(
             &upstream,
@@ -166,6 +167,7 @@ fn response_headers_chooses_the_families() {
                 ietf,
                 "{families}"
             );
+            assert_eq!(response.header("X-Tidegate-Decided-By"), decided_by);
             assert_eq!(response.header("Retry-After").is_some(), status == 429);
         }
     }

@@ -2,6 +2,7 @@
 
 mod accuracy;
 mod clocks;
+mod debugging;
 mod edits;
 mod fleet;
 mod leases;

@@ -33,7 +33,7 @@ impl Shared {
             self.ask();
         }
         let sent_us = self.clock.here_us();
-        let mut over = self.refuse_gathered(&mut turns, sent_us);
+        let mut over = self.answer_gathered(&mut turns, sent_us);
         over.extend(turns.extract_if(.., |turn| !wants_a_call(turn)));
         self.are_done(over);
         if turns.is_empty() {

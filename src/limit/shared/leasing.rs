@@ -1,11 +1,11 @@
 //! What a gateway knows without asking: refusals that still hold, units taken in advance.
 
+use super::portions::portion_us;
 use super::{Shared, Wants, lease_ttl_us};
 use crate::limit::algorithm::Answer;
-use crate::limit::batch::{SetId, Turn, Verdict};
-use crate::limit::decision::{Charge, Decision};
+use crate::limit::batch::{SetId, Turn, Verdict, Waiter};
+use crate::limit::decision::{Charge, Decision, Source};
 use crate::limit::lease::{Cap, Lease, Reserved, Served};
-use crate::limit::quota::Quota;
 use crate::limit::refusals::{LONGEST_US, Refusal, Taking};
 use crate::limit::store::redis::link::CallFailed;
 use crate::limit::store::redis::wire::{self, Granted, Mode, Set, Wanted};
@@ -26,8 +26,16 @@ const TURN: Duration = Duration::from_millis(100);
 
 /// Units taken in advance: for whom, and what the store said.
 pub(super) struct Grant {
-    set: Set,
-    granted: Granted,
+    pub(super) set: Set,
+    pub(super) granted: Granted,
+}
+
+impl Grant {
+    fn decision(&self, nth: u64) -> Decision {
+        let mut decision = self.granted.decision(&self.set, nth);
+        decision.source = Source::Lease;
+        decision
+    }
 }
 
 /// What a call asks for beside its requests.
@@ -62,7 +70,11 @@ impl Shared {
         }) = served
         else {
             let takings = charges.iter().map(Taking::from);
-            let refused = self.refusals.decide(takings, 1, here_us, store_us)?;
+            let refused = self.refusals.decide(takings, 1, here_us, store_us);
+            let refused = refused.or_else(|| match ttl_us {
+                0 => None,
+                _ => self.wait_for_portion(id, 1, here_us, store_us),
+            })?;
             self.metrics.ahead.refused_here.inc();
             return Some(refused);
         };
@@ -70,12 +82,12 @@ impl Shared {
             self.ask();
         }
         self.metrics.ahead.served.inc();
-        Some(granted.granted.decision(&granted.set, nth))
+        Some(granted.decision(nth))
     }
 
-    /// Answers those who gathered behind a call that has been refused meanwhile, and returns their
-    /// turns: they need no call.
-    pub(super) fn refuse_gathered(
+    /// Answers those who gathered behind a call, as far as they need no other: from the units it
+    /// brought, or because it was refused. Returns the turns of which nobody is left.
+    pub(super) fn answer_gathered(
         &self,
         turns: &mut Vec<Turn<Wants>>,
         here_us: u64,
@@ -83,8 +95,11 @@ impl Shared {
         let Some(store_us) = self.clock.at(here_us) else {
             return Vec::new();
         };
-        let is_refused = |turn: &mut Turn<Wants>| {
-            let wants = &turn.buckets;
+        let is_answered = |turn: &mut Turn<Wants>| {
+            let wants = turn.buckets.clone();
+            if wants.lease_ttl_us > 0 && self.answer_from_lease(turn, here_us, store_us) {
+                return true;
+            }
             let takings = wants.buckets.iter().zip(&wants.terms);
             let takings = takings.map(|(wanted, terms)| Taking {
                 key: &wanted.key,
@@ -101,12 +116,43 @@ impl Shared {
             self.waiting.fetch_sub(waiters.len(), Ordering::Relaxed);
             self.metrics.ahead.refused_here.inc_by(waiters.len() as u64);
             for waiter in waiters {
-                // who does not listen any more needs no verdict
-                let _ = waiter.answer.send(Verdict::Decided(decision.clone(), None));
+                tell(Some(waiter), decision.clone());
             }
             true
         };
-        turns.extract_if(.., is_refused).collect()
+        turns.extract_if(.., is_answered).collect()
+    }
+
+    /// Answers from what is in hand, the others by the wait for the next portion; true: nobody is left.
+    fn answer_from_lease(&self, turn: &mut Turn<Wants>, here_us: u64, store_us: u64) -> bool {
+        let ttl_us = turn.buckets.lease_ttl_us;
+        let mut waiters = std::mem::take(&mut turn.waiters).into_iter().peekable();
+        let before = waiters.len();
+        while let Some(waiter) = waiters.peek() {
+            // who does not listen any more needs no unit
+            if !waiter.answer.is_closed() {
+                let Some((nth, grant)) = self.leases.serve_waiting(turn.id, here_us, ttl_us) else {
+                    break;
+                };
+                self.metrics.ahead.served.inc();
+                tell(waiters.next(), grant.decision(nth));
+            } else {
+                waiters.next();
+            }
+        }
+        let requests = waiters.len() as u64;
+        if requests > 0
+            && let Some(refused) = self.wait_for_portion(turn.id, requests, here_us, store_us)
+        {
+            self.metrics.ahead.refused_here.inc_by(requests);
+            waiters
+                .by_ref()
+                .for_each(|waiter| tell(Some(waiter), refused.clone()));
+        }
+        turn.waiters = waiters.collect();
+        let answered = before - turn.waiters.len();
+        self.waiting.fetch_sub(answered, Ordering::Relaxed);
+        answered > 0 && turn.waiters.is_empty()
     }
 
     /// How many units to take in advance in the call that is about to be made.
@@ -158,9 +204,23 @@ impl Shared {
         granted: Granted,
         sent_us: u64,
     ) {
-        let extra = granted.granted.saturating_sub(set.requests);
         // what was taken before a reset is neither held nor handed back
-        if extra == 0 || asked.resets != self.leases.resets() {
+        if asked.resets != self.leases.resets() {
+            return self.leases.unreserve(&asked.reserved);
+        }
+        let extra = granted.granted.saturating_sub(set.requests);
+        let scarcity = match asked.leasing {
+            true => self.scarcity(turn, &set, &granted),
+            false => None,
+        };
+        let window_us = windows_end_in(&set, &granted);
+        let first = set.requests;
+        let granted = Arc::new(Grant { set, granted });
+        if asked.leasing {
+            let pause = scarcity.map(|scarcity| scarcity.pause(sent_us, granted.clone()));
+            self.leases.pause(turn.id, pause);
+        }
+        if extra == 0 {
             return self.leases.unreserve(&asked.reserved);
         }
         // what was not granted is not held
@@ -184,14 +244,13 @@ impl Shared {
                 .get()
                 .max(self.leases.reserved() as i64),
         );
-        let window_us = windows_end_in(&set, &granted);
         let lease = Lease {
             size: extra,
             left: extra,
-            next: set.requests,
+            next: first,
             ends_us: sent_us + turn.buckets.lease_ttl_us.min(window_us),
             reserved,
-            granted: Arc::new(Grant { set, granted }),
+            granted,
         };
         // what was asked for before this gateway began to stop goes back at once
         let over = match self.stopping.load(Ordering::Relaxed) {
@@ -295,21 +354,10 @@ impl Shared {
     }
 }
 
-/// Above its limit, a leased bucket has its units fetched in portions of what comes back in so many
-/// microseconds, half a lease's life, not each as it comes back: that would be a call for each. So
-/// short that a bucket does not run over meanwhile; and where units come back a period after they were taken, taking them
-/// later costs hardly any.
-fn portion_us(quota: &Quota, ttl_us: u64) -> u64 {
-    let ttl_us = match quota {
-        Quota::SlidingWindow(quota) => ttl_us.min(quota.period_us / 200),
-        Quota::SlidingWindowCounter(quota) => ttl_us.min(quota.period_us / 200),
-        _ => ttl_us / 2,
-    };
-    let (earned, most) = (quota.earned(ttl_us), (quota.capacity() / 4).max(1));
-    match earned > most {
-        true => ttl_us.saturating_mul(most) / earned,
-        false => ttl_us,
-    }
+/// A decision that holds nothing.
+fn tell(waiter: Option<Waiter>, decision: Decision) {
+    // who does not listen any more needs no verdict
+    let _ = waiter.map(|waiter| waiter.answer.send(Verdict::Decided(decision, None)));
 }
 
 /// `rate * ttl / gateways` units, rounded down.

@@ -218,7 +218,9 @@ fn what_was_known_before_a_reconnect_holds_while_look_ups_hang_and_under_guard()
         scene.key(&["--client", "acme"]),
         scene.key(&["--client", "acme"]),
     );
-    let of_acme = || scene.with_token(json!({ "sub": "acme", "tier": "free" }));
+    // one token: another one, a second later, would not be known
+    let token = by_secret(SECRET, json!({ "sub": "acme", "tier": "free" }));
+    let of_acme = || scene.gateway.get_with("/", &[("Authorization", &token)]);
     let all_is_well = |when: &str| {
         let answers = [scene.with_key("/", &known), of_acme()];
         for answer in answers {
@@ -226,8 +228,8 @@ fn what_was_known_before_a_reconnect_holds_while_look_ups_hang_and_under_guard()
         }
     };
     all_is_well("at first");
-    // the making of the keys is heard of first: what cannot be checked after a change is forgotten
-    waiting::pause(std::time::Duration::from_millis(1_200));
+    let changes = || scene.gateway.metric("tidegate_database_changes_total ");
+    scene.server.until_heard_of(changes);
     let expired = || scene.gateway.metric("tidegate_database_expired_all_total ");
     let before = expired();
     std::thread::scope(|threads| {

@@ -72,10 +72,10 @@ impl Scene {
         });
     }
 
-    /// Lets what the test has changed be heard of and asked for again, which takes a look of the follower: an
-    /// outage in the middle of that makes a gateway forget what it cannot check.
+    /// Lets what the test has changed be heard of and asked for again.
     pub(super) fn until_quiet(&self) {
-        waiting::pause(Duration::from_millis(1_200));
+        let heard_of = || self.metrics.database.changes.get() as f64;
+        self.server.until_heard_of(heard_of);
     }
 
     pub(super) fn wait_for_outage(&self) {

@@ -197,6 +197,21 @@ impl PostgresServer {
         }
     }
 
+    /// Until whoever follows, and has counted so many changes, has heard of all changes so far and acted on
+    /// them: an outage in the middle of that makes a gateway forget what it cannot check.
+    pub(crate) fn until_heard_of(&self, counted: impl Fn() -> f64) {
+        // more than tests change otherwise, so that the count tells these; the second look
+        // comes after all that followed from the first
+        for look in ["heard of", "acted on"] {
+            let enough = counted() + 1_000.0;
+            self.sql(
+                "INSERT INTO changes (kind, subject) SELECT 'client', 'nobody' FROM generate_series(1, 1000); \
+                 NOTIFY tidegate",
+            );
+            waiting::until(&format!("the changes are {look}"), || counted() >= enough);
+        }
+    }
+
     /// Cuts every connection but psql's own; how many there were.
     pub(crate) fn cut_connections(&self) -> usize {
         let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
