@@ -8,7 +8,8 @@ KEYS      the buckets of all sets, one after the other; a bucket may occur in se
 ARGV[1]   id of this gateway, the field of its requests in flight
 ARGV[2]   microseconds after which such a field counts no more unless it is renewed
 ARGV[3]   share: live gateways
-ARGV[4]   how many kinds of bucket follow; requests differ in their keys much more than in their quotas, so each quota
+ARGV[4]   0: each of KEYS is another bucket; 1: a bucket may occur in several sets
+ARGV[5]   how many kinds of bucket follow; requests differ in their keys much more than in their quotas, so each quota
           is written once. For each of them
     kind     t token_bucket, l leaky_bucket, f fixed_window, n sliding_window_counter, s sliding_window, c concurrency
     mode     e enforce; s shadow: never refuses, charged for as many granted requests as it has room for;
@@ -21,23 +22,25 @@ ARGV[4]   how many kinds of bucket follow; requests differ in their keys much mo
              window and the end of the next, microseconds
       n, s   count, period_us
       c      count
-then for each set
-  requests   requests waiting; as many as fit are granted, in the order they arrived
-  extra      further requests wanted for a lease, 0: none. Granted only after all that wait, and at most
-             floor(room left in requests / (4 * share))
+then the sets, in runs of those that are alike; for each run
+  sets       how many
+  extra      further requests of each that are wanted for a lease, 0: none. Granted only after all that wait, and at
+             most floor(room left in requests / (4 * share))
   lease_us   sliding_window: where a lease was granted, units are dated that much later
-  buckets    how many of KEYS belong to this set
-  and for each bucket the number of its kind, from 1
+  buckets    how many of KEYS belong to each set
+  kinds      for each of these buckets the number of its kind, from 1
+  requests   for each set, requests waiting; as many as fit are granted, in the order they arrived
 
-Reply: whole numbers. The store's time in microseconds, then for each set how many requests were granted, and for
-each of its buckets how many of them were charged there, and three numbers of its state after that:
-  t   level in micro-units, ts, 0
-  l   level in micro-units, ts, delay of the first request in microseconds
-  f   units, ts, 0
-  n   units of the current window, of the one before, ts
-  s   units within the period, date of the newest entry (0: none), microseconds until one more request
-      fits (0: it fits, or never will)
-  c   units in flight, 0, 0
+Reply: a text of whole numbers. The store's time in microseconds, then for each set how many requests were granted, and for
+each of its buckets its state after that, parted by colons, and, unless its mode is e, how many of the granted requests were
+charged there:
+  t   level in micro-units:ts
+  l   level in micro-units:ts:delay of the first request in microseconds
+  f   units:ts:0
+  n   units of the current window:of the one before:ts
+  s   units within the period:date of the newest entry (0: none):microseconds until one more request fits (0: it fits,
+      or never will)
+  c   units in flight:0:0
 ]]
 local spending = true
 -- what follows is shared with peek.lua
@@ -46,17 +49,18 @@ local KEYS, ARGV = KEYS, ARGV -- a global is looked up at each use
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 
-local MICRO, STEPS, LARGEST = 1000000, 1048576, 9007199254740991
-local reply, r = { now }, 1
-local texts -- what MGET answered, for all keys
-local states, dirty = {}, {} -- by key; those to be written
-local buckets = {} -- by index of KEYS
+local MICRO, STEPS, LARGEST, huge = 1000000, 1048576, 9007199254740991, math.huge
+local reply, r = { unpack(KEYS) }, 1 -- words; as many as it gets at least
+reply[1] = format('%d', now)
+local texts -- of all keys: what MGET answered, then what token buckets have become
+local states, dirty, buckets -- of other kinds: by key; those to be written; by index of KEYS
 -- Token buckets are most of all, so what they need is in lists instead of tables of their own, and of one size from the
--- beginning: where[j] is the index at which the bucket of j occurred first; levels, stamps and ends are by that
--- index, bases, the levels before they are charged, and fits by j.
-local firsts, fits, charged, n_charged = {}, {}, {}, 0
-local where, levels, stamps, ends, bases =
-  { unpack(KEYS) }, { unpack(KEYS) }, { unpack(KEYS) }, { unpack(KEYS) }, { unpack(KEYS) }
+-- beginning: where[j] is the index at which the bucket of j occurred first, if it may occur in several sets; texts,
+-- levels, stamps and ends are by that index, bases, the levels before they are charged, and fits by j.
+local firsts, where, fits
+local levels, stamps, ends, bases = { unpack(KEYS) }, { unpack(KEYS) }, { unpack(KEYS) }, { unpack(KEYS) }
+local charged, n_charged = { unpack(KEYS) }, 0
+local at_now = ':' .. reply[1]
 
 -- milliseconds from now to a time, rounded up
 local function ttl(until_us)
@@ -71,6 +75,7 @@ end
 local read, look, settle, write
 
 local function others()
+  states, dirty, buckets = {}, {}, {}
   local gateway, permit_us = ARGV[1], ARGV[2] + 0
 
   -- The state of the bucket at j: a level or units, those of the window before, when. It is level:ts, units:ts or
@@ -364,14 +369,15 @@ local function others()
         charge(b, s, units, lease_us)
       end
     end
-    reply[r + 1] = taken
+    local first, second, third = s.a, s.t, b.third or 0
     if kind == 's' or kind == 'c' then
-      reply[r + 2], reply[r + 3], reply[r + 4] = report(b, s)
+      first, second, third = report(b, s)
     elseif kind == 'n' then
-      reply[r + 2], reply[r + 3], reply[r + 4] = s.a, s.b, s.t
-    else
-      reply[r + 2], reply[r + 3], reply[r + 4] = s.a, s.t, b.third or 0
+      second, third = s.b, s.t
     end
+    r = r + 1
+    reply[r] = format('%d:%d:%d', first, second, third)
+    return taken
   end
 
   write = function(s)
@@ -380,135 +386,160 @@ local function others()
   end
 end
 
-local share, classes, i = ARGV[3] + 0, {}, 4
-for n = 1, ARGV[4] + 0 do
+local share, several, classes, i = ARGV[3] + 0, ARGV[4] ~= '0', {}, 5
+if several then firsts, where = {}, {} end
+for n = 1, ARGV[5] + 0 do
   local kind = ARGV[i + 1]
-  local class = { kind = kind, mode = ARGV[i + 2], cost = ARGV[i + 3] + 0, at = i + 3 }
+  local mode, cost = ARGV[i + 2], ARGV[i + 3] + 0
   i = i + 3
+  local class
   if kind == 't' then
-    class.burst, class.step = ARGV[i + 1] * MICRO, class.cost * MICRO
-    class.numerator, class.denominator = ARGV[i + 2] + 0, ARGV[i + 3] + 0
+    class = {
+      kind = kind, mode = mode, cost = cost, step = cost * MICRO, burst = ARGV[i + 1] * MICRO,
+      numerator = ARGV[i + 2] + 0, denominator = ARGV[i + 3] + 0,
+    }
     i = i + 3
-  elseif kind == 'l' then
-    i = i + 4
-  elseif kind == 'c' then
-    i = i + 1
-  elseif kind == 'f' and ARGV[i + 2] == '0' then
-    i = i + 6
   else
-    i = i + 2
+    class = { kind = kind, mode = mode, cost = cost, at = i }
+    local numbers = 2
+    if kind == 'l' then
+      numbers = 4
+    elseif kind == 'c' then
+      numbers = 1
+    elseif kind == 'f' and ARGV[i + 2] == '0' then
+      numbers = 6
+    end
+    i = i + numbers
   end
-  -- by its number as the arguments write it
-  classes[format('%d', n)] = class
+  if mode ~= 'e' then fits = fits or {} end
+  classes[n] = class
 end
 
 local k, keys = 0, #KEYS
 while k < keys do
-  local requests, extra, lease_us = ARGV[i + 1] + 0, ARGV[i + 2] + 0, ARGV[i + 3] + 0
-  local from, to = k + 1, k + ARGV[i + 4]
-  local most = math.huge
-  i, k = i + 4, to
-  for j = from, to do
-    i = i + 1
-    local class = classes[ARGV[i]]
-    local kind, cost = class.kind, class.cost
-    local key = KEYS[j]
-    local fit
-    if kind == 't' then
-      local at = firsts[key]
-      if not at then
-        at = j
-        firsts[key] = j
-        texts = texts or call('MGET', unpack(KEYS))
-        local a, t
-        local text = texts[j]
-        if text then a, t = match(text, '^(%d+):(%d+)$') end
-        if t then
-          levels[j], stamps[j], ends[j] = a + 0, t + 0, false
+  local sets, wanted, lease_us, n = ARGV[i + 1] + 0, ARGV[i + 2] + 0, ARGV[i + 3] + 0, ARGV[i + 4] + 0
+  local of = {}
+  i = i + 4
+  for b = 1, n do of[b] = classes[ARGV[i + b] + 0] end
+  i = i + n
+  for set = 1, sets do
+    local requests, extra = ARGV[i + set] + 0, wanted
+    local most = huge
+    for b = 1, n do
+      local class, j = of[b], k + b
+      local kind, cost = class.kind, class.cost
+      local fit
+      if kind == 't' then
+        local at = j
+        if several then
+          local key = KEYS[j]
+          at = firsts[key] or j
+          firsts[key], where[j] = at, at
+        end
+        local level, ts
+        if at == j then
+          texts = texts or call('MGET', unpack(KEYS))
+          local text = texts[j]
+          if text then level, ts = match(text, '^(%d+):(%d+)$') end
+          if ts then
+            level, ts = level + 0, ts + 0
+          else
+            level, ts, texts[j] = 0, 0, '0:0'
+          end
+          levels[j], stamps[j], ends[j] = level, ts, false
         else
-          levels[j], stamps[j], ends[j] = 0, 0, false
+          level, ts = levels[at], stamps[at]
         end
-      end
-      local level, ts = levels[at], stamps[at]
-      if level > 0 and now > ts then
-        local numerator, denominator = class.numerator, class.denominator
-        -- x - x % 1 is floor(x), without a call
-        local elapsed = now - ts
-        local whole = elapsed / denominator
-        whole = whole - whole % 1
-        local rest = (elapsed - whole * denominator) * numerator / denominator
-        level = level - whole * numerator - (rest - rest % 1)
-        if level < 0 then level = 0 end
-      end
-      fit = (class.burst - level) / class.step
-      fit = fit - fit % 1
-      where[j], bases[j] = at, level
-    else
-      if not look then others() end
-      local s = states[key]
-      if not s then
-        s = read(j, kind)
-        states[key] = s
-      end
-      local b = { state = s, mode = class.mode, cost = cost }
-      look(b, s, kind, class.at)
-      fit = b.fit or floor(b.room / b.step)
-      if kind == 'l' or kind == 'c' then extra = 0 end
-      buckets[j] = b
-    end
-    if cost == 0 then fit = math.huge elseif fit < 0 then fit = 0 end
-    if class.mode == 'e' then
-      if fit < most then most = fit end
-    else
-      fits[j] = fit
-    end
-  end
-
-  local granted = most < requests and most or requests
-  if extra > 0 and granted == requests then
-    local more = floor((most - requests) / (4 * share))
-    granted = granted + (more < extra and more or extra)
-  end
-  reply[r + 1] = granted
-  r = r + 1
-
-  local before = i - to -- ARGV[before + j] is the number of the kind of j
-  for j = from, to do
-    local class = classes[ARGV[before + j]]
-    if class.kind == 't' then
-      local at = where[j]
-      local taken, units, base = 0, 0, bases[j]
-      if spending then
-        local mode = class.mode
-        taken = granted
-        if mode == 's' and fits[j] < taken then taken = fits[j] end
-        units = taken * class.step
-        if mode == 'f' and base + units > class.burst then units = class.burst > base and class.burst - base or 0 end
-      end
-      local level, ts = levels[at], stamps[at]
-      if units > 0 then
-        level = base + units
-        if not ends[at] then
-          n_charged = n_charged + 1
-          charged[n_charged] = at
+        if level > 0 and now > ts then
+          local numerator, denominator = class.numerator, class.denominator
+          -- x - x % 1 is floor(x), without a call
+          local elapsed = now - ts
+          local whole = elapsed / denominator
+          whole = whole - whole % 1
+          local rest = (elapsed - whole * denominator) * numerator / denominator
+          level = level - whole * numerator - (rest - rest % 1)
+          if level < 0 then level = 0 end
         end
-        if ts < now then ts = now end
-        levels[at], stamps[at] = level, ts
-        -- rounded up to milliseconds later, so fractions do not matter
-        ends[at] = ts + level / class.numerator * class.denominator
+        fit = (class.burst - level) / class.step
+        fit = fit - fit % 1
+        bases[j] = level
+      else
+        if not look then others() end
+        local key = KEYS[j]
+        local s = states[key]
+        if not s then
+          s = read(j, kind)
+          states[key] = s
+        end
+        local bucket = { state = s, mode = class.mode, cost = cost }
+        look(bucket, s, kind, class.at)
+        fit = bucket.fit or floor(bucket.room / bucket.step)
+        if kind == 'l' or kind == 'c' then extra = 0 end
+        buckets[j] = bucket
       end
-      reply[r + 1], reply[r + 2], reply[r + 3], reply[r + 4] = taken, level, ts, 0
-    else
-      settle(j, granted, granted > requests and lease_us or 0)
+      if cost == 0 then fit = huge elseif fit < 0 then fit = 0 end
+      if class.mode == 'e' then
+        if fit < most then most = fit end
+      else
+        fits[j] = fit
+      end
     end
-    r = r + 4
+
+    local granted = most < requests and most or requests
+    if extra > 0 and granted == requests then
+      local more = floor((most - requests) / (4 * share))
+      granted = granted + (more < extra and more or extra)
+    end
+    r = r + 1
+    -- mostly all of them, and then the text is there already
+    reply[r] = granted == requests and ARGV[i + set] or granted
+
+    for b = 1, n do
+      local class, j = of[b], k + b
+      local mode, taken = class.mode, 0
+      if class.kind == 't' then
+        local at, units, base = several and where[j] or j, 0, bases[j]
+        if spending then
+          taken = granted
+          if mode == 's' and fits[j] < taken then taken = fits[j] end
+          units = taken * class.step
+          if mode == 'f' and base + units > class.burst then units = class.burst > base and class.burst - base or 0 end
+        end
+        if units > 0 then
+          local level, ts = base + units, stamps[at]
+          if ts <= now then
+            ts = now
+            texts[at] = format('%d', level) .. at_now
+          else
+            texts[at] = format('%d:%d', level, ts)
+          end
+          if not ends[at] then
+            n_charged = n_charged + 1
+            charged[n_charged] = at
+          end
+          if several then levels[at], stamps[at] = level, ts end
+          -- rounded up to milliseconds later, so fractions do not matter
+          ends[at] = ts + level / class.numerator * class.denominator
+        end
+        r = r + 1
+        reply[r] = texts[at]
+      else
+        taken = settle(j, granted, granted > requests and lease_us or 0)
+      end
+      if mode ~= 'e' then
+        r = r + 1
+        reply[r] = taken
+      end
+    end
+    k = k + n
   end
+  i = i + sets
 end
 for c = 1, n_charged do
   local at = charged[c]
-  call('SET', KEYS[at], format('%d:%d', levels[at], stamps[at]), 'PX', ttl(ends[at]))
+  call('SET', KEYS[at], texts[at], 'PX', ttl(ends[at]))
 end
-for d = 1, #dirty do
+for d = 1, dirty and #dirty or 0 do
   local s = dirty[d]
   local kind = s.kind
   if kind == 'n' then
@@ -519,4 +550,4 @@ for d = 1, #dirty do
     call('SET', s.key, format('%d:%d', s.a, s.t), 'PX', ttl(s.ends))
   end
 end
-return reply
+return table.concat(reply, ' ')

@@ -36,17 +36,18 @@ impl Gateway {
 
 #[async_trait]
 impl ProxyHttp for Gateway {
-    type CTX = Context;
+    // boxed: Pingora moves it by value through futures that are copied with every request
+    type CTX = Box<Context>;
 
-    fn new_ctx(&self) -> Context {
-        Context::new(self.running.clone())
+    fn new_ctx(&self) -> Box<Context> {
+        Box::new(Context::new(self.running.clone()))
     }
 
     /// No modules: compression is the upstream's business.
     fn init_downstream_modules(&self, _modules: &mut pingora::modules::http::HttpModules) {}
 
     /// How long the connection is kept, unless client or framing already say that it is not.
-    async fn early_request_filter(&self, session: &mut Session, _ctx: &mut Context) -> Result<()> {
+    async fn early_request_filter(&self, session: &mut Session, _ctx: &mut Self::CTX) -> Result<()> {
         let kept = session
             .as_http1()
             .is_some_and(|http1| http1.will_keepalive());
@@ -67,7 +68,7 @@ impl ProxyHttp for Gateway {
 
     /// Health check, then the decision. `true`: answered here. What answers is boxed, so that the
     /// future of an admitted request stays small.
-    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<bool> {
         if let Some(answer) = self.health_answer(session, ctx) {
             return Box::pin(answer.send(session, ctx)).await;
         }
@@ -101,7 +102,7 @@ impl ProxyHttp for Gateway {
         _session: &mut Session,
         body: &mut Option<Bytes>,
         _end_of_stream: bool,
-        ctx: &mut Context,
+        ctx: &mut Self::CTX,
     ) -> Result<()> {
         let Some(most) = ctx.route().and_then(|route| route.max_body_bytes) else {
             return Ok(());
@@ -118,7 +119,7 @@ impl ProxyHttp for Gateway {
     async fn upstream_peer(
         &self,
         session: &mut Session,
-        ctx: &mut Context,
+        ctx: &mut Self::CTX,
     ) -> Result<Box<HttpPeer>> {
         let chosen = ctx.upstream.and_then(|index| ctx.snapshot.upstream(index));
         let (Some(upstream), Some(route)) = (chosen, ctx.route()) else {
@@ -189,7 +190,7 @@ impl ProxyHttp for Gateway {
         &self,
         _session: &mut Session,
         _peer: &HttpPeer,
-        ctx: &mut Context,
+        ctx: &mut Self::CTX,
         mut error: Box<Error>,
     ) -> Box<Error> {
         if let (Some(upstream), Some(index)) = (ctx.upstream(), ctx.upstream_peer) {
@@ -206,7 +207,7 @@ impl ProxyHttp for Gateway {
         peer: &HttpPeer,
         session: &mut Session,
         error: Box<Error>,
-        ctx: &mut Context,
+        ctx: &mut Self::CTX,
         client_reused: bool,
     ) -> Box<Error> {
         let mut error = error.more_context(format!("peer {peer}"));
@@ -228,7 +229,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         request: &mut pingora::http::RequestHeader,
-        ctx: &mut Context,
+        ctx: &mut Self::CTX,
     ) -> Result<()> {
         upstream_headers::rewrite(request, ctx)?;
         upstream_headers::set(request, session.req_header(), ctx)
@@ -239,7 +240,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         response: &mut pingora::http::ResponseHeader,
-        ctx: &mut Context,
+        ctx: &mut Self::CTX,
     ) -> Result<()> {
         if !is_final(response.status) {
             return Ok(());
@@ -263,7 +264,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         error: &Error,
-        ctx: &mut Context,
+        ctx: &mut Self::CTX,
     ) -> FailToProxy {
         let rejection = ctx.rejection.take().or_else(|| rejection::of_error(error));
         let begun = session
@@ -291,7 +292,7 @@ impl ProxyHttp for Gateway {
         }
     }
 
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Self::CTX) {
         ctx.place = None;
         ctx.route_place = None;
         ctx.held = None;
@@ -316,7 +317,7 @@ impl ProxyHttp for Gateway {
     }
 
     /// Logged in `logging`, once, with what an operator needs.
-    fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Self::CTX, _error: &Error) -> bool {
         true
     }
 }

@@ -40,11 +40,11 @@ def spend_call(sha, sets):
     """EVALSHA of lua/spend.lua for one request of each set; a set is the keys of its buckets."""
     divisor = 60 * MICRO  # micro-units that leak per microsecond: PER_MINUTE / 60 seconds
     bucket = ["t", "e", 1, BURST, PER_MINUTE * MICRO, divisor]
-    # one live gateway, one kind of bucket
-    arguments = ["measured", 30 * MICRO, 1, 1, *bucket]
-    for keys in sets:
-        arguments += [1, 0, 0, len(keys), *([1] * len(keys))]
     keys = list(itertools.chain.from_iterable(sets))
+    several = int(len(set(keys)) < len(keys))
+    # one live gateway, one kind of bucket, and all sets alike
+    arguments = ["measured", 30 * MICRO, 1, several, 1, *bucket]
+    arguments += [len(sets), 0, 0, len(sets[0]), *([1] * len(sets[0])), *([1] * len(sets))]
     return command("EVALSHA", sha, len(keys), *keys, *arguments)
 
 

@@ -123,7 +123,7 @@ impl Shared {
         let sets = std::slice::from_ref(&set);
         let call = wire::peek(&self.frame(), &prefix, sets, self.store_us());
         let reply = self.call_patiently(&call).await?;
-        let granted = wire::decode(&reply, sets)?.into_iter().next();
+        let granted = wire::decode_peek(&reply, sets)?.into_iter().next();
         granted
             .map(|granted| granted.decision(&set, 0))
             .ok_or(CallFailed::NotConnected)

@@ -102,7 +102,7 @@ impl Store {
 
     fn peek_at(&mut self, sets: &[Set], now_us: u64) -> Vec<Granted> {
         let call = wire::peek(&FRAME, PREFIX, sets, now_us);
-        wire::decode(&self.call_at(&call, now_us), sets).unwrap()
+        wire::decode_peek(&self.call_at(&call, now_us), sets).unwrap()
     }
 
     fn refund_at(&mut self, refunds: &[Refund], now_us: u64) {

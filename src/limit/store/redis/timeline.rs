@@ -78,14 +78,16 @@ impl Timeline {
             extra: 0,
             lease_us: 0,
         }];
-        let call = if take {
-            wire::spend(&frame, &self.prefix, &sets, now_us)
+        let ask = |call: wire::Call| self.runtime.block_on(self.link.send(&call.at(now_us)));
+        let granted = if take {
+            let reply = ask(wire::spend(&frame, &self.prefix, &sets, now_us))?;
+            wire::decode(&reply, &sets)?
         } else {
-            wire::peek(&frame, &self.prefix, &sets, now_us)
+            let reply = ask(wire::peek(&frame, &self.prefix, &sets, now_us))?;
+            wire::decode_peek(&reply, &sets)?
         };
-        let reply = self.runtime.block_on(self.link.send(&call.at(now_us)))?;
         let [set] = &sets;
-        let granted = wire::decode(&reply, &sets)?.into_iter().next();
+        let granted = granted.into_iter().next();
         let decision = granted.map(|granted| {
             let mut decision = granted.decision(set, 0);
             // a look takes nothing, and says whether there would be room

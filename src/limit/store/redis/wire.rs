@@ -3,7 +3,7 @@
 mod decode;
 mod encode;
 
-pub use decode::{BadReply, announced, decode, time};
+pub use decode::{BadReply, announced, decode, decode_peek, time};
 pub use encode::{Call, announce, keep, peek, refund, release, renew, reset, spend};
 
 use crate::limit::algorithm::sliding_window::Log;

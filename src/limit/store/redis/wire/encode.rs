@@ -192,7 +192,7 @@ pub fn spend(frame: &Frame<'_>, prefix: &str, sets: &[Set], now_guess_us: u64) -
     decide(&Scripts::get().spend, frame, prefix, sets, now_guess_us)
 }
 
-/// What [`spend`] would answer for each set alone; the reply is for [`decode`](super::decode) too.
+/// What [`spend`] would answer for each set alone; the reply is for [`decode_peek`](super::decode_peek).
 pub fn peek(frame: &Frame<'_>, prefix: &str, sets: &[Set], now_guess_us: u64) -> Call {
     decide(&Scripts::get().peek, frame, prefix, sets, now_guess_us)
 }
@@ -211,26 +211,68 @@ fn decide(
     writer.text(frame.gateway.as_bytes());
     writer.number(duration(frame.permit_ttl_us));
     writer.number(frame.gateways.clamp(1, MAX_UNITS));
+    writer.number(u64::from(share_buckets(sets)));
     let mut classes = Classes::default();
-    let of_buckets: SmallVec<[u64; 32]> = sets
+    let likenesses: SmallVec<[Likeness; 16]> = sets
         .iter()
-        .flat_map(|set| set.buckets.iter())
-        .map(|wanted| classes.number_of(wanted, now_guess_us))
+        .map(|set| Likeness {
+            extra: set.extra.min(MAX_UNITS),
+            lease_us: duration(set.lease_us),
+            classes: set
+                .buckets
+                .iter()
+                .map(|wanted| classes.number_of(wanted, now_guess_us))
+                .collect(),
+        })
         .collect();
     classes.write(&mut writer);
-    let mut of_buckets = of_buckets.into_iter();
-    for set in sets {
-        writer.numbers([
-            set.requests.min(MAX_UNITS),
-            set.extra.min(MAX_UNITS),
-            duration(set.lease_us),
-            u64::try_from(set.buckets.len()).unwrap_or(u64::MAX),
-        ]);
-        for class in of_buckets.by_ref().take(set.buckets.len()) {
-            writer.number(class);
+    let mut sets = sets.iter();
+    for run in likenesses.chunk_by(PartialEq::eq) {
+        if let Some(alike) = run.first() {
+            alike.write(run.len(), &mut writer);
+        }
+        for set in sets.by_ref().take(run.len()) {
+            writer.number(set.requests.min(MAX_UNITS));
         }
     }
     writer.finish()
+}
+
+/// What sets that follow one another may have in common, written once for all of them.
+#[derive(PartialEq, Eq)]
+struct Likeness {
+    extra: u64,
+    lease_us: u64,
+    /// the number of each bucket's class
+    classes: SmallVec<[u64; 4]>,
+}
+
+impl Likeness {
+    fn write(&self, sets: usize, writer: &mut Writer) {
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        writer.numbers([
+            count(sets),
+            self.extra,
+            self.lease_us,
+            count(self.classes.len()),
+        ]);
+        for class in &self.classes {
+            writer.number(*class);
+        }
+    }
+}
+
+/// Does a bucket occur in several sets?
+fn share_buckets(sets: &[Set]) -> bool {
+    let mut rest = sets;
+    while let Some((set, others)) = rest.split_first() {
+        let mut of_others = others.iter().flat_map(|other| other.buckets.iter());
+        if of_others.any(|other| set.buckets.iter().any(|wanted| wanted.key == other.key)) {
+            return true;
+        }
+        rest = others;
+    }
+    false
 }
 
 /// Gives units back; the reply is for [`time`](super::time). `now_guess_us` as for [`spend`].
