@@ -36,6 +36,7 @@ use pool::{Lease, Pool};
 use resources::Change;
 use serde_json::Value;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{MutexGuard, Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinSet;
 
@@ -52,6 +53,8 @@ pub struct Database {
     changed: watch::Sender<u64>,
     health: watch::Sender<Health>,
     metrics: DatabaseMetrics,
+    /// how long revisions are kept; absent: for ever
+    keep_revisions: Option<Duration>,
     /// look-ups are left connections of the pool, however many people write at once
     work: Semaphore,
     turn: tokio::sync::Mutex<()>,
@@ -82,6 +85,7 @@ impl Database {
             changed: watch::Sender::new(0),
             health,
             metrics,
+            keep_revisions: settings.keep_revisions,
             work: Semaphore::new((settings.pool / 2).max(1)),
             turn: tokio::sync::Mutex::default(),
             tasks: Mutex::default(),
@@ -111,6 +115,7 @@ impl Database {
         tasks.spawn(housekeeping::keep_house(
             self.pool.clone(),
             self.directory.clone(),
+            self.keep_revisions,
             self.health.subscribe(),
             self.metrics.clone(),
         ));
@@ -120,6 +125,11 @@ impl Database {
     /// written.
     pub fn save(&self) {
         housekeeping::save(&self.directory);
+    }
+
+    /// Deletes what is not needed any more, which the background does every ten minutes.
+    pub async fn prune(&self) -> Result<(), DatabaseError> {
+        housekeeping::prune(&self.pool, self.keep_revisions).await
     }
 
     /// Notes which keys were used since that was last noted, which the background does once a

@@ -88,9 +88,11 @@ CREATE TABLE revisions (
     name text COLLATE "C" NOT NULL CHECK (length(name) <= 128),
     before jsonb,
     after jsonb,
-    rolled_back_from bigint REFERENCES revisions (id)
+    rolled_back_from bigint REFERENCES revisions (id) ON DELETE SET NULL
 );
 CREATE INDEX revisions_subject ON revisions (kind, name, id);
+-- for those that are deleted when they have been kept for long enough
+CREATE INDEX revisions_rolled_back_from ON revisions (rolled_back_from) WHERE rolled_back_from IS NOT NULL;
 
 -- clock_timestamp: a transaction may be old when it writes, and its entry must not be pruned at once
 CREATE TABLE changes (
@@ -290,7 +292,7 @@ COMMENT ON COLUMN revisions.kind IS 'policy, tier, client, route_settings or key
 COMMENT ON COLUMN revisions.name IS 'The name of what was changed, or the id of a client or key.';
 COMMENT ON COLUMN revisions.before IS 'The document before; NULL: it did not exist.';
 COMMENT ON COLUMN revisions.after IS 'The document after; NULL: it was deleted.';
-COMMENT ON COLUMN revisions.rolled_back_from IS 'The revision that this one took back.';
+COMMENT ON COLUMN revisions.rolled_back_from IS 'The revision that this one took back, unless it is not kept any more.';
 
 COMMENT ON TABLE changes IS 'What has changed, for running gateways to follow; written by triggers, kept for a day.';
 COMMENT ON COLUMN changes.id IS 'Grows, but not in the order of commits.';

@@ -219,7 +219,10 @@ mod tests {
             (&["server", "threads"], "a whole number"),
             (&["admin"], "a mapping or null"),
             (&["admin", "token"], "a token or null"),
-            (&["response_headers", "0"], "one of x-ratelimit, ietf, debug"),
+            (
+                &["response_headers", "0"],
+                "one of x-ratelimit, ietf, debug",
+            ),
             (&["trusted_proxies", "0"], "a network"),
             (&["clients", "x", "tier"], "text or null"),
             (&["upstreams", "x", "peers"], "a list"),

@@ -140,6 +140,7 @@ mod tests {
             timeout: Duration::from_secs(1),
             max_cached: 1,
             state_dir: None,
+            keep_revisions: None,
         })
     }
 

@@ -19,6 +19,8 @@ pub struct Settings {
     pub max_cached: usize,
     /// where keys and clients are kept for a start without the database
     pub state_dir: Option<PathBuf>,
+    /// how long revisions are kept; absent: for ever
+    pub keep_revisions: Option<Duration>,
 }
 
 impl fmt::Debug for Settings {
@@ -31,6 +33,7 @@ impl fmt::Debug for Settings {
             .field("timeout", &self.timeout)
             .field("max_cached", &self.max_cached)
             .field("state_dir", &self.state_dir)
+            .field("keep_revisions", &self.keep_revisions)
             .finish()
     }
 }

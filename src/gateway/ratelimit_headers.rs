@@ -29,10 +29,7 @@ pub(super) fn add(
     refused_by: Option<usize>,
 ) -> Result<()> {
     let (snapshot, spent) = (&ctx.snapshot, &ctx.spent);
-    if let Some(source) = spent.source.filter(|_| snapshot.response_headers.debug) {
-        let name = HeaderValue::from_static(source.name());
-        response.insert_header("X-Tidegate-Decided-By", name)?;
-    }
+    add_source(response, ctx)?;
     let told = spent.applied.iter().filter_map(|applied| {
         // where nobody counts, there is nothing to tell
         if !applied.decision.counted {
@@ -94,6 +91,18 @@ pub(super) fn add(
         response.insert_header("RateLimit", limits)?;
     }
     Ok(())
+}
+
+/// Who decided, where operators ask for it.
+fn add_source(response: &mut ResponseHeader, ctx: &Context) -> Result<()> {
+    let wanted = ctx.snapshot.response_headers.debug;
+    match ctx.spent.source.filter(|_| wanted) {
+        Some(source) => {
+            let name = HeaderValue::from_static(source.name());
+            response.insert_header("X-Tidegate-Decided-By", name)
+        }
+        None => Ok(()),
+    }
 }
 
 impl Told<'_> {

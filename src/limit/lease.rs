@@ -4,6 +4,10 @@
 //! earned while they lie here comes back with a refund. The cap on what a gateway holds per bucket
 //! bounds that: `rate * ttl / gateways` units, old and renewed leases together.
 
+mod pause;
+
+pub use pause::Pause;
+
 use super::batch::{SetId, Table};
 use super::descriptor::BucketKey;
 use crate::telemetry::LeaseTally;
@@ -70,17 +74,6 @@ pub struct Lease<G> {
     pub ends_us: u64,
     /// units reserved for it, by bucket
     pub reserved: Reserved,
-    /// what the store said
-    pub granted: Arc<G>,
-}
-
-/// Little is left in a bucket, so what comes back is taken in portions: until the next one, requests
-/// beyond what is in hand are refused.
-pub struct Pause<G> {
-    /// when the next portion may be taken
-    pub until_us: u64,
-    /// of which buckets of the set little is left
-    pub scarce: SmallVec<[bool; 2]>,
     /// what the store said
     pub granted: Arc<G>,
 }
@@ -229,24 +222,6 @@ impl<G> Leases<G> {
         drop(shard);
         self.ends.lock().push(Reverse((ends_us, id)));
         None
-    }
-
-    /// Takes no more for a set until then, where it is hot.
-    pub fn pause(&self, id: SetId, pause: Option<Pause<G>>) {
-        if let Some(hot) = self.shard(id).lock().get_mut(&id.0) {
-            hot.pause = pause;
-        }
-    }
-
-    /// Whether a set has to wait for its next portion.
-    pub fn paused(&self, id: SetId, now_us: u64) -> Option<Pause<G>> {
-        let shard = self.shard(id).lock();
-        let pause = shard.get(&id.0)?.pause.as_ref()?;
-        (pause.until_us > now_us).then(|| Pause {
-            until_us: pause.until_us,
-            scarce: pause.scarce.clone(),
-            granted: pause.granted.clone(),
-        })
     }
 
     /// Leases that have ended. Their reservations are lifted; what is left in them is to be handed
@@ -484,8 +459,14 @@ mod tests {
         let leases = hot();
         assert!(leases.serve_waiting(SET, 0, TTL_US).is_none());
         leases.begins(SET, lease(1, TTL_US, Reserved::new()));
-        assert_eq!(leases.serve_waiting(SET, 90_000, TTL_US), Some((3, Arc::new("said"))));
-        assert!(leases.serve_waiting(SET, 90_000, TTL_US).is_none(), "used up");
+        assert_eq!(
+            leases.serve_waiting(SET, 90_000, TTL_US),
+            Some((3, Arc::new("said")))
+        );
+        assert!(
+            leases.serve_waiting(SET, 90_000, TTL_US).is_none(),
+            "used up"
+        );
     }
 
     #[test]

@@ -105,6 +105,7 @@ pub(in crate::cli) fn settings(written: &config::Database, state_dir: Option<Pat
         timeout: written.timeout,
         max_cached: written.max_cached,
         state_dir,
+        keep_revisions: written.keep_revisions,
     }
 }
 

@@ -20,4 +20,6 @@ pub struct Database {
     pub max_cached: usize,
     /// Directory of what is known from the database; absent: where the system keeps state.
     pub state_dir: Option<PathBuf>,
+    /// How long revisions are kept, 1 hour to ten years; absent: for ever.
+    pub keep_revisions: Option<Duration>,
 }

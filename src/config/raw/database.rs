@@ -27,6 +27,8 @@ pub(in crate::config) struct Database {
     /// Directory of what is known from the database, for a start without it; null: $STATE_DIRECTORY of systemd,
     /// else /var/lib/tidegate or, where that may not be written, .local/state/tidegate at home.
     pub(in crate::config) state_dir: Option<String>,
+    /// How long revisions of the admin API are kept, 1h to 87600h; null: for ever.
+    pub(in crate::config) keep_revisions: Option<Written<TimeSpan>>,
 }
 
 impl Default for Database {
@@ -38,6 +40,7 @@ impl Default for Database {
             timeout: span("1s", Duration::from_secs(1)),
             max_cached: 100_000,
             state_dir: None,
+            keep_revisions: None,
         }
     }
 }

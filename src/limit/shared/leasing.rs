@@ -116,7 +116,7 @@ impl Shared {
             self.waiting.fetch_sub(waiters.len(), Ordering::Relaxed);
             self.metrics.ahead.refused_here.inc_by(waiters.len() as u64);
             for waiter in waiters {
-                tell(Some(waiter), decision.clone());
+                tell(waiter, decision.clone());
             }
             true
         };
@@ -126,30 +126,27 @@ impl Shared {
     /// Answers from what is in hand, the others by the wait for the next portion; true: nobody is left.
     fn answer_from_lease(&self, turn: &mut Turn<Wants>, here_us: u64, store_us: u64) -> bool {
         let ttl_us = turn.buckets.lease_ttl_us;
-        let mut waiters = std::mem::take(&mut turn.waiters).into_iter().peekable();
-        let before = waiters.len();
-        while let Some(waiter) = waiters.peek() {
-            // who does not listen any more needs no unit
-            if !waiter.answer.is_closed() {
-                let Some((nth, grant)) = self.leases.serve_waiting(turn.id, here_us, ttl_us) else {
-                    break;
-                };
-                self.metrics.ahead.served.inc();
-                tell(waiters.next(), grant.decision(nth));
-            } else {
-                waiters.next();
-            }
+        let before = turn.waiters.len();
+        // who does not listen any more needs no unit
+        turn.waiters.retain(|waiter| !waiter.answer.is_closed());
+        let in_hand = || self.leases.serve_waiting(turn.id, here_us, ttl_us);
+        let served: Vec<Decision> = std::iter::from_fn(in_hand)
+            .take(turn.waiters.len())
+            .map(|(nth, grant)| grant.decision(nth))
+            .collect();
+        self.metrics.ahead.served.inc_by(served.len() as u64);
+        for (waiter, decision) in turn.waiters.drain(..served.len()).zip(served) {
+            tell(waiter, decision);
         }
-        let requests = waiters.len() as u64;
+        let requests = turn.waiters.len() as u64;
         if requests > 0
             && let Some(refused) = self.wait_for_portion(turn.id, requests, here_us, store_us)
         {
             self.metrics.ahead.refused_here.inc_by(requests);
-            waiters
-                .by_ref()
-                .for_each(|waiter| tell(Some(waiter), refused.clone()));
+            for waiter in turn.waiters.drain(..) {
+                tell(waiter, refused.clone());
+            }
         }
-        turn.waiters = waiters.collect();
         let answered = before - turn.waiters.len();
         self.waiting.fetch_sub(answered, Ordering::Relaxed);
         answered > 0 && turn.waiters.is_empty()
@@ -355,9 +352,9 @@ impl Shared {
 }
 
 /// A decision that holds nothing.
-fn tell(waiter: Option<Waiter>, decision: Decision) {
+fn tell(waiter: Waiter, decision: Decision) {
     // who does not listen any more needs no verdict
-    let _ = waiter.map(|waiter| waiter.answer.send(Verdict::Decided(decision, None)));
+    let _ = waiter.answer.send(Verdict::Decided(decision, None));
 }
 
 /// `rate * ttl / gateways` units, rounded down.

@@ -17,14 +17,9 @@ use crate::limit::quota::Quota;
 use crate::limit::store::redis::wire::{Granted, Mode, Set};
 use smallvec::SmallVec;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-/// Longest time between two portions, microseconds: 20 calls a second.
+/// Longest time between two portions, microseconds.
 const LONGEST_US: u64 = 50_000;
-
-/// A portion takes a quarter of what is left, divided by the gateways, so as much as comes back in a portion
-/// is taken once this many times that is left.
-const LEFT_BEHIND: u64 = 4;
 
 /// Of which buckets little is left, and for how long no more is taken, microseconds.
 pub(super) struct Scarcity {
@@ -51,7 +46,6 @@ impl Shared {
         set: &Set,
         granted: &Granted,
     ) -> Option<Scarcity> {
-        let gateways = self.gateways.load(Ordering::Relaxed);
         let left = granted.decision(set, granted.granted);
         let mut longest_us = 0;
         let buckets = set.buckets.iter().zip(&left.buckets);
@@ -60,7 +54,7 @@ impl Shared {
                 let portion_us = portion_us(&wanted.quota, turn.buckets.lease_ttl_us);
                 let is_scarce = matches!(wanted.mode, Mode::Enforce)
                     && wanted.cost > 0
-                    && bucket.reading.remaining <= left_behind(&wanted.quota, portion_us, gateways);
+                    && bucket.reading.remaining <= left_behind(&wanted.quota, portion_us);
                 if is_scarce {
                     longest_us = portion_us.max(longest_us);
                 }
@@ -123,15 +117,15 @@ pub(super) fn portion_us(quota: &Quota, lease_ttl_us: u64) -> u64 {
     }
 }
 
-/// Units that may be left in a bucket while no more is taken. One gateway alone may want all that comes back. What
-/// stays in a window that slides is never taken, so that is very little.
-fn left_behind(quota: &Quota, portion_us: u64, gateways: u64) -> u64 {
-    let of_all = quota.earned(portion_us) * LEFT_BEHIND;
-    let most = match period_us(quota) {
-        Some(_) => quota.capacity() / 200,
-        None => quota.capacity() / 2,
-    };
-    of_all.saturating_mul(gateways).min(most)
+/// Units that may be left in a bucket while no more is taken: half of what comes back in a portion, and a
+/// two-hundredth of a full bucket, so that hardly anything of what a quota allows stays behind.
+fn left_behind(quota: &Quota, portion_us: u64) -> u64 {
+    let part = quota.capacity() / 200;
+    match period_us(quota) {
+        // what stays in a window that slides is never taken
+        Some(_) => part,
+        None => quota.earned(portion_us) / 2 + part,
+    }
 }
 
 /// The length of a window, microseconds.
@@ -172,33 +166,39 @@ mod tests {
     }
 
     #[test]
-    fn portions_are_so_long_that_they_take_twenty_calls_a_second() {
+    fn there_are_twenty_portions_a_second_or_more() {
         for quota in [bucket(600, 600), window(6_000, 60 * SECOND_US)] {
             assert_eq!(portion_us(&quota, TTL_US), 50_000);
         }
-        assert_eq!(portion_us(&bucket(600, 600), 40_000), 20_000, "of a short lease");
+        assert_eq!(
+            portion_us(&bucket(600, 600), 40_000),
+            20_000,
+            "of a short lease"
+        );
     }
 
     #[test]
     fn a_bucket_does_not_run_over_within_a_portion() {
         for (count, burst) in [(600, 200), (600, 20), (1_000_000, 8), (5, 1)] {
             let quota = bucket(count, burst);
-            for gateways in [1, 2, 4, 100] {
-                let portion_us = portion_us(&quota, TTL_US);
-                let left = left_behind(&quota, portion_us, gateways);
-                let earned = quota.earned(portion_us);
-                assert!(left + earned <= burst, "{left} and {earned} of {burst}");
-            }
+            let portion_us = portion_us(&quota, TTL_US);
+            let left = left_behind(&quota, portion_us);
+            let earned = quota.earned(portion_us);
+            assert!(left + earned <= burst, "{left} and {earned} of {burst}");
         }
     }
 
     #[test]
     fn what_is_left_behind_of_a_window_is_less_than_a_hundredth() {
-        for (count, period_us) in [(600, 2 * SECOND_US), (10_000, 60 * SECOND_US), (100, SECOND_US)] {
+        for (count, period_us) in [
+            (600, 2 * SECOND_US),
+            (10_000, 60 * SECOND_US),
+            (100, SECOND_US),
+        ] {
             let quota = window(count, period_us);
             let portion_us = portion_us(&quota, TTL_US);
             assert!(portion_us * 200 <= period_us);
-            assert!(left_behind(&quota, portion_us, 100) * 200 <= count);
+            assert!(left_behind(&quota, portion_us) * 200 <= count);
         }
     }
 }

@@ -111,6 +111,7 @@ fn migrate(url: &str) {
         timeout: Duration::from_secs(10),
         max_cached: 10,
         state_dir: None,
+        keep_revisions: None,
     };
     runtime.block_on(async {
         let metrics = Metrics::new().unwrap();

@@ -70,6 +70,42 @@ fn pruning_deletes_what_is_old_and_looks_at_little_where_nothing_is() {
 }
 
 #[test]
+fn revisions_are_kept_as_long_as_asked_for_and_the_newest_whatever_its_age() {
+    let with = |keep| {
+        Scene::on(PostgresServer::start(), move |settings| {
+            settings.keep_revisions = keep;
+        })
+    };
+    let fill = |scene: &Scene| {
+        scene.server.sql(
+            "INSERT INTO revisions (at, by, kind, name, rolled_back_from)
+             SELECT now() - interval '3 hours' + n * interval '1 second', 'test', 'tier', 'n' || n,
+                    CASE WHEN n = 5001 THEN 1 END
+             FROM generate_series(1, 5001) AS n",
+        );
+    };
+    let left = |scene: &Scene| scene.server.sql("SELECT count(*), max(id) FROM revisions");
+    let scene = with(None);
+    fill(&scene);
+    scene.run(scene.database.prune()).unwrap();
+    assert_eq!(left(&scene), "5001|5001");
+    let scene = with(Some(Duration::from_secs(2 * 3_600)));
+    fill(&scene);
+    scene.run(scene.database.prune()).unwrap();
+    // 3,600 of them are older than two hours, give or take what the test has taken
+    let counts = left(&scene);
+    let count: u64 = counts.split('|').next().unwrap().parse().unwrap();
+    assert!((1_300..=1_401).contains(&count), "{counts}");
+    scene
+        .server
+        .sql("UPDATE revisions SET at = now() - interval '1 day'");
+    scene.run(scene.database.prune()).unwrap();
+    assert_eq!(left(&scene), "1|5001");
+    let taken_back = "SELECT rolled_back_from IS NULL FROM revisions";
+    assert_eq!(scene.server.sql(taken_back), "t");
+}
+
+#[test]
 fn every_table_and_column_has_a_comment() {
     let scene = Scene::new();
     let without = scene.server.sql(

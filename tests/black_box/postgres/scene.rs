@@ -127,6 +127,7 @@ pub(super) fn settings(url: String) -> Settings {
         timeout: TIMEOUT,
         max_cached: 1_000,
         state_dir: None,
+        keep_revisions: None,
     }
 }
 
