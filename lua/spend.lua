@@ -91,8 +91,12 @@ local function others()
         a, t = match(text, '^(%d+):(%d+)$')
       end
     end
-    if not t then return { key = KEYS[j], kind = kind, a = 0, b = 0, t = 0, ends = false } end
-    return { key = KEYS[j], kind = kind, a = a + 0, b = (b or 0) + 0, t = t + 0, ends = false }
+    local s = { key = KEYS[j], kind = kind, a = 0, b = 0, t = 0, ends = false }
+    if t then
+      a, b, t = a + 0, (b or 0) + 0, t + 0
+      if a <= LARGEST and b <= LARGEST and t <= LARGEST then s.a, s.b, s.t = a, b, t end
+    end
+    return s
   end
 
   local function leaked(numerator, denominator, elapsed)
@@ -441,9 +445,8 @@ while k < keys do
           texts = texts or call('MGET', unpack(KEYS))
           local text = texts[j]
           if text then level, ts = match(text, '^(%d+):(%d+)$') end
-          if ts then
-            level, ts = level + 0, ts + 0
-          else
+          if ts then level, ts = level + 0, ts + 0 end
+          if not ts or level > LARGEST or ts > LARGEST then
             level, ts, texts[j] = 0, 0, '0:0'
           end
           levels[j], stamps[j], ends[j] = level, ts, false

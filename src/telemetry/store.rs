@@ -114,7 +114,7 @@ pub struct AheadMetrics {
     pub leased_most: IntGauge,
     /// the same by policy
     pub leases: LeaseMetrics,
-    /// requests refused by a remembered refusal
+    /// requests refused by a remembered refusal, or until the next portion of a leased bucket
     pub refused_here: IntCounter,
     /// refusals remembered
     pub remembered: IntGauge,
@@ -140,7 +140,7 @@ impl AheadMetrics {
             leases: LeaseMetrics::new(registry)?,
             refused_here: counter(
                 "tidegate_store_remembered_refusals_total",
-                "requests refused by a refusal of the shared store that still held",
+                "requests refused by what the shared store was known to hold, without asking it",
             )?,
             remembered: gauge(
                 "tidegate_store_remembered_refusals",

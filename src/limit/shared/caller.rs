@@ -54,9 +54,10 @@ impl Shared {
                 }
                 let replies = sets.into_iter().zip(granted);
                 for ((turn, asked), (set, granted)) in turns.iter_mut().zip(asked).zip(replies) {
-                    let pause_us = self.remember(turn, &asked, (&set, &granted), sent_us);
-                    self.tell(turn, &set, &granted, pause_us);
-                    self.lease(turn, asked, set, granted, sent_us);
+                    let scarcity = self.scarcity(&asked, &set, &granted);
+                    self.remember(turn, &asked, &scarcity, (&set, &granted), sent_us);
+                    self.tell(turn, &set, &granted, scarcity.portion_us);
+                    self.lease(turn, asked, scarcity, (set, granted), sent_us);
                 }
             }
             Err(error) => {

@@ -1,6 +1,6 @@
 //! What a gateway knows without asking: refusals that still hold, units taken in advance.
 
-use super::portions::portion_us;
+use super::portions::Scarcity;
 use super::{Shared, Wants, lease_ttl_us};
 use crate::limit::algorithm::Answer;
 use crate::limit::batch::{SetId, Turn, Verdict, Waiter};
@@ -43,7 +43,9 @@ pub(super) struct Asked {
     pub(super) extra: u64,
     pub(super) reserved: Reserved,
     /// may the set be leased now?
-    leasing: bool,
+    pub(super) leasing: bool,
+    /// longest life of its leases
+    pub(super) lease_ttl_us: u64,
     /// resets heard of until then
     resets: u64,
 }
@@ -70,11 +72,16 @@ impl Shared {
         }) = served
         else {
             let takings = charges.iter().map(Taking::from);
-            let refused = self.refusals.decide(takings, 1, here_us, store_us);
-            let refused = refused.or_else(|| match ttl_us {
-                0 => None,
-                _ => self.wait_for_portion(id, 1, here_us, store_us),
-            })?;
+            let refused = match self.refusals.decide(takings, 1, here_us, store_us) {
+                // another bucket may have to wait for a portion, and for longer
+                Some(mut refused) => {
+                    let pause = self.leases.paused(id, here_us);
+                    refused.wait_at_least(pause.map_or(0, |pause| pause.until_us - here_us));
+                    refused
+                }
+                None if ttl_us == 0 => return None,
+                None => self.wait_for_portion(id, 1, here_us, store_us)?,
+            };
             self.metrics.ahead.refused_here.inc();
             return Some(refused);
         };
@@ -88,7 +95,7 @@ impl Shared {
     /// Answers those who gathered behind a call, as far as they need no other: from the units it
     /// brought, or because it was refused. Returns the turns of which nobody is left.
     pub(super) fn answer_gathered(
-        &self,
+        self: &Arc<Self>,
         turns: &mut Vec<Turn<Wants>>,
         here_us: u64,
     ) -> Vec<Turn<Wants>> {
@@ -124,19 +131,27 @@ impl Shared {
     }
 
     /// Answers from what is in hand, the others by the wait for the next portion; true: nobody is left.
-    fn answer_from_lease(&self, turn: &mut Turn<Wants>, here_us: u64, store_us: u64) -> bool {
+    fn answer_from_lease(
+        self: &Arc<Self>,
+        turn: &mut Turn<Wants>,
+        here_us: u64,
+        store_us: u64,
+    ) -> bool {
         let ttl_us = turn.buckets.lease_ttl_us;
         let before = turn.waiters.len();
         // who does not listen any more needs no unit
         turn.waiters.retain(|waiter| !waiter.answer.is_closed());
         let in_hand = || self.leases.serve_waiting(turn.id, here_us, ttl_us);
-        let served: Vec<Decision> = std::iter::from_fn(in_hand)
+        let served: Vec<(Decision, Arc<Grant>)> = std::iter::from_fn(in_hand)
             .take(turn.waiters.len())
-            .map(|(nth, grant)| grant.decision(nth))
+            .map(|(nth, grant)| (grant.decision(nth), grant))
             .collect();
         self.metrics.ahead.served.inc_by(served.len() as u64);
-        for (waiter, decision) in turn.waiters.drain(..served.len()).zip(served) {
-            tell(waiter, decision);
+        for (waiter, (decision, grant)) in turn.waiters.drain(..served.len()).zip(served) {
+            let verdict = Verdict::Decided(decision, None);
+            if waiter.answer.send(verdict).is_err() {
+                self.hand_back(&grant.set, &grant.granted, 1);
+            }
         }
         let requests = turn.waiters.len() as u64;
         if requests > 0
@@ -159,6 +174,7 @@ impl Shared {
             extra: 0,
             reserved: Reserved::new(),
             leasing: false,
+            lease_ttl_us: turn.buckets.lease_ttl_us,
             resets,
         };
         let wants = &turn.buckets;
@@ -188,6 +204,7 @@ impl Shared {
             extra,
             reserved,
             leasing: caps.iter().all(|cap| cap.units >= cap.cost.max(1)),
+            lease_ttl_us: wants.lease_ttl_us,
             resets,
         }
     }
@@ -197,8 +214,8 @@ impl Shared {
         self: &Arc<Self>,
         turn: &Turn<Wants>,
         asked: Asked,
-        set: Set,
-        granted: Granted,
+        scarcity: Scarcity,
+        (set, granted): (Set, Granted),
         sent_us: u64,
     ) {
         // what was taken before a reset is neither held nor handed back
@@ -206,16 +223,12 @@ impl Shared {
             return self.leases.unreserve(&asked.reserved);
         }
         let extra = granted.granted.saturating_sub(set.requests);
-        let scarcity = match asked.leasing {
-            true => self.scarcity(turn, &set, &granted),
-            false => None,
-        };
         let window_us = windows_end_in(&set, &granted);
         let first = set.requests;
         let granted = Arc::new(Grant { set, granted });
         if asked.leasing {
-            let pause = scarcity.map(|scarcity| scarcity.pause(sent_us, granted.clone()));
-            self.leases.pause(turn.id, pause);
+            self.leases
+                .pause(turn.id, scarcity.pause(sent_us, &granted));
         }
         if extra == 0 {
             return self.leases.unreserve(&asked.reserved);
@@ -295,21 +308,20 @@ impl Shared {
         self.refund(&refunds).await
     }
 
-    /// Remembers which buckets have just refused. How long they refuse at least, microseconds: who
-    /// has just been refused is told that too.
+    /// Remembers which buckets have just refused.
     pub(super) fn remember(
         &self,
         turn: &Turn<Wants>,
         asked: &Asked,
+        scarcity: &Scarcity,
         (set, granted): (&Set, &Granted),
         sent_us: u64,
-    ) -> u64 {
+    ) {
         let reset_since = asked.resets != self.leases.resets();
         let deaf = !self.listening.load(Ordering::Relaxed);
         if granted.granted >= set.requests || reset_since || deaf {
-            return 0;
+            return;
         }
-        let mut longest_pause_us = 0;
         let now_us = self.clock.here_us();
         let told_us = self.clock.here_at(granted.now_us, sent_us, now_us);
         let wants = &turn.buckets;
@@ -329,12 +341,7 @@ impl Shared {
                 continue;
             }
             self.refusals.count(&wanted.key, refused);
-            let pause_us = match asked.leasing {
-                true => portion_us(&wanted.quota, wants.lease_ttl_us),
-                false => 0,
-            };
-            longest_pause_us = pause_us.max(longest_pause_us);
-            let retry_after_us = retry_after_us.map(|after| after.max(pause_us));
+            let retry_after_us = retry_after_us.map(|after| after.max(scarcity.portion_us));
             let room_us = retry_after_us.unwrap_or(LONGEST_US);
             // the memory ends early rather than late; clients wait from when the store said so
             let refusal = Refusal {
@@ -347,7 +354,6 @@ impl Shared {
             };
             self.refusals.remember(&wanted.key, refusal, sent_us);
         }
-        longest_pause_us
     }
 }
 

@@ -6,65 +6,71 @@
 //! refuses what it has nothing in hand for. What stays behind meanwhile is not lost: a bucket that refills
 //! only must not run over, and from a window it is taken in time.
 
-use super::leasing::Grant;
-use super::{Shared, Wants};
+use super::Shared;
+use super::leasing::{Asked, Grant};
 use crate::limit::algorithm::Answer;
 use crate::limit::algorithm::fixed_window::Window;
-use crate::limit::batch::{SetId, Turn};
+use crate::limit::batch::SetId;
 use crate::limit::decision::{Decision, Source};
 use crate::limit::lease::Pause;
 use crate::limit::quota::Quota;
 use crate::limit::store::redis::wire::{Granted, Mode, Set};
 use smallvec::SmallVec;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Longest time between two portions, microseconds.
-const LONGEST_US: u64 = 50_000;
+const LONGEST_US: u64 = 40_000;
 
 /// Of which buckets little is left, and for how long no more is taken, microseconds.
+#[derive(Default)]
 pub(super) struct Scarcity {
-    portion_us: u64,
-    scarce: SmallVec<[bool; 2]>,
+    /// 0: there is enough
+    pub(super) portion_us: u64,
+    pub(super) scarce: SmallVec<[bool; 2]>,
 }
 
 impl Scarcity {
     /// From the sending of the call that showed it.
-    pub(super) fn pause(self, sent_us: u64, granted: Arc<Grant>) -> Pause<Grant> {
-        Pause {
+    pub(super) fn pause(self, sent_us: u64, granted: &Arc<Grant>) -> Option<Pause<Grant>> {
+        (self.portion_us > 0).then(|| Pause {
             until_us: sent_us + self.portion_us,
             scarce: self.scarce,
-            granted,
-        }
+            granted: granted.clone(),
+        })
     }
 }
 
 impl Shared {
-    /// Whether little is left in the buckets of a set.
-    pub(super) fn scarcity(
-        &self,
-        turn: &Turn<Wants>,
-        set: &Set,
-        granted: &Granted,
-    ) -> Option<Scarcity> {
+    /// Whether a call has left little in the buckets of a set that may be leased. Who does not hear of resets
+    /// waits for no portion.
+    pub(super) fn scarcity(&self, asked: &Asked, set: &Set, granted: &Granted) -> Scarcity {
+        if !asked.leasing || !self.listening.load(Ordering::Relaxed) {
+            return Scarcity::default();
+        }
         let left = granted.decision(set, granted.granted);
         let mut longest_us = 0;
         let buckets = set.buckets.iter().zip(&left.buckets);
         let scarce = buckets
             .map(|(wanted, bucket)| {
-                let portion_us = portion_us(&wanted.quota, turn.buckets.lease_ttl_us);
+                let portion_us = portion_us(&wanted.quota, asked.lease_ttl_us);
+                let is_little = bucket.reading.remaining <= left_behind(&wanted.quota, portion_us);
                 let is_scarce = matches!(wanted.mode, Mode::Enforce)
                     && wanted.cost > 0
-                    && bucket.reading.remaining <= left_behind(&wanted.quota, portion_us);
+                    && (is_little || !bucket.answer.admits());
                 if is_scarce {
+                    // a new window is a new bucket
+                    let window_us = wanted.quota.window_left(granted.now_us);
+                    let portion_us = portion_us.min(window_us.unwrap_or(portion_us));
                     longest_us = portion_us.max(longest_us);
                 }
                 is_scarce
             })
             .collect();
-        (longest_us > 0).then_some(Scarcity {
+        Scarcity {
             portion_us: longest_us,
             scarce,
-        })
+        }
     }
 
     /// A refusal of so many requests until the next portion of a set may be taken, where it has to
@@ -84,12 +90,11 @@ impl Shared {
         for ((bucket, wanted), is_scarce) in buckets.zip(&pause.scarce) {
             if *is_scarce {
                 let retry_after_us = match bucket.answer {
-                    Answer::Refuse { retry_after_us } => retry_after_us?.max(wait_us),
-                    Answer::Admit { .. } => wait_us,
+                    // `None`: no wait helps
+                    Answer::Refuse { retry_after_us } => retry_after_us.map(|us| us.max(wait_us)),
+                    Answer::Admit { .. } => Some(wait_us),
                 };
-                bucket.answer = Answer::Refuse {
-                    retry_after_us: Some(retry_after_us),
-                };
+                bucket.answer = Answer::Refuse { retry_after_us };
                 // what is left is not for this gateway now
                 bucket.reading.remaining = 0;
                 self.refusals.count(&wanted.key, requests);
@@ -104,7 +109,7 @@ impl Shared {
 
 /// How long a portion is awaited, microseconds. A bucket must not run over meanwhile, and the later a unit of a window is
 /// taken, the later it comes back.
-pub(super) fn portion_us(quota: &Quota, lease_ttl_us: u64) -> u64 {
+fn portion_us(quota: &Quota, lease_ttl_us: u64) -> u64 {
     let longest_us = LONGEST_US.min(lease_ttl_us / 2);
     let longest_us = match period_us(quota) {
         Some(period_us) => longest_us.min(period_us / 800),
@@ -117,14 +122,16 @@ pub(super) fn portion_us(quota: &Quota, lease_ttl_us: u64) -> u64 {
     }
 }
 
-/// Units that may be left in a bucket while no more is taken: half of what comes back in a portion, and a
-/// two-hundredth of a full bucket, so that hardly anything of what a quota allows stays behind.
+/// Units that may be left in a bucket while no more is taken: about what comes back in a portion, so that a
+/// gateway that takes a part of it keeps up, and a two-hundredth of a full bucket at most, so that hardly
+/// anything of what a quota allows stays behind.
 fn left_behind(quota: &Quota, portion_us: u64) -> u64 {
-    let part = quota.capacity() / 200;
+    let earned = quota.earned(portion_us);
+    let part = earned.max(1).min(quota.capacity() / 200);
     match period_us(quota) {
-        // what stays in a window that slides is never taken
+        // what stays in a window is never taken
         Some(_) => part,
-        None => quota.earned(portion_us) / 2 + part,
+        None => earned / 2 + part,
     }
 }
 
@@ -166,9 +173,9 @@ mod tests {
     }
 
     #[test]
-    fn there_are_twenty_portions_a_second_or_more() {
+    fn there_are_twenty_five_portions_a_second_or_more() {
         for quota in [bucket(600, 600), window(6_000, 60 * SECOND_US)] {
-            assert_eq!(portion_us(&quota, TTL_US), 50_000);
+            assert_eq!(portion_us(&quota, TTL_US), 40_000);
         }
         assert_eq!(
             portion_us(&bucket(600, 600), 40_000),
@@ -189,16 +196,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_behind_of_a_window_is_less_than_a_hundredth() {
+    fn what_is_left_behind_is_no_more_than_a_portion_and_a_half_and_little_of_a_window() {
         for (count, period_us) in [
             (600, 2 * SECOND_US),
             (10_000, 60 * SECOND_US),
-            (100, SECOND_US),
+            (10_000_000, 86_400 * SECOND_US),
         ] {
-            let quota = window(count, period_us);
-            let portion_us = portion_us(&quota, TTL_US);
-            assert!(portion_us * 200 <= period_us);
-            assert!(left_behind(&quota, portion_us) * 200 <= count);
+            for quota in [window(count, period_us), bucket(count, count)] {
+                let portion_us = portion_us(&quota, TTL_US);
+                let left = left_behind(&quota, portion_us);
+                let earned = quota.earned(portion_us);
+                assert!(left <= earned + earned / 2 + 1, "{left} of {earned}");
+                assert!(left <= count / 200 + earned / 2, "{left} of {count}");
+            }
         }
     }
 }

@@ -83,7 +83,7 @@ fn assert_token_bucket(consistency: &str, ahead_s: f64) {
     let quota = format!("quota: {{ count: {COUNT}, period: 1s, burst: {burst} }}");
     let samples = run(
         &format!("algorithm: token_bucket, consistency: {consistency}, {quota}"),
-        4.0,
+        6.0,
         10.0,
     );
     let excess = samples.largest_excess(|length_us| burst + rate * length_us as f64 / 1e6);

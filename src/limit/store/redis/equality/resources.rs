@@ -120,6 +120,9 @@ fn a_foreign_value_counts_as_empty_and_is_replaced() {
             ["SADD", &stored(name), "member"],
             ["RPUSH", &stored(name), "element"],
             ["SET", &stored(name), "text"],
+            // as many digits as no script writes
+            ["SET", &stored(name), "99999999999999999999:1"],
+            ["SET", &stored(name), "1:99999999999999999999:1"],
         ] {
             store.ask::<()>(&["FLUSHALL"]);
             store.ask::<()>(&foreign);
