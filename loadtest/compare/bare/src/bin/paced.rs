@@ -82,20 +82,15 @@ fn reply_bytes(buffer: &[u8]) -> Option<usize> {
     (buffer.len() >= end).then_some(end)
 }
 
-/// A status, a number, an error, or an array of those.
+/// A status, a number, an error, or a text.
 fn redis_reply_bytes(buffer: &[u8]) -> Option<usize> {
-    let line_end = |from: usize| {
-        let at = buffer[from..].windows(2).position(|two| two == b"\r\n")?;
-        Some(from + at + 2)
-    };
-    let mut end = line_end(0)?;
-    if buffer[0] == b'*' {
-        let count = std::str::from_utf8(&buffer[1..end - 2]).ok()?;
-        for _ in 0..count.parse().unwrap_or(0) {
-            end = line_end(end)?;
-        }
+    let line_end = buffer.windows(2).position(|two| two == b"\r\n")? + 2;
+    let mut end = line_end;
+    if buffer[0] == b'$' {
+        let bytes = std::str::from_utf8(&buffer[1..line_end - 2]).ok()?;
+        end += bytes.parse().unwrap_or(0) + 2;
     }
-    Some(end)
+    (buffer.len() >= end).then_some(end)
 }
 
 fn exchange(stream: &mut dyn Stream, plan: &Plan, buffer: &mut [u8]) -> io::Result<()> {
