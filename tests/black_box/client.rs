@@ -163,7 +163,14 @@ impl Connection {
     /// Reads more; false: the connection is closed.
     fn more(&mut self) -> Result<bool, NoAnswer> {
         let mut chunk = [0; 64 * 1024];
-        match self.stream.read(&mut chunk) {
+        let read = loop {
+            match self.stream.read(&mut chunk) {
+                // a read with a time limit is not begun anew by itself
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => (),
+                read => break read,
+            }
+        };
+        match read {
             Ok(0) => Ok(false),
             Ok(bytes) => {
                 self.buffer.extend_from_slice(&chunk[..bytes]);

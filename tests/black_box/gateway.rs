@@ -238,11 +238,21 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if !std::thread::panicking() {
-            let text = self.stderr.text();
+        let text = self.stderr.text();
+        if std::thread::panicking() {
+            tell_log(&text);
+        } else {
             assert!(!text.contains("panicked"), "the gateway panicked:\n{text}");
         }
     }
+}
+
+/// What a gateway has said lately, where a test has failed.
+#[allow(clippy::print_stderr, reason = "a failed test says what it saw")]
+fn tell_log(text: &str) {
+    let lines: Vec<&str> = text.lines().collect();
+    let last = lines.len().saturating_sub(20);
+    eprintln!("the gateway's log:\n{}", lines[last..].join("\n"));
 }
 
 /// `name="127.0.0.1:4711"` in a log line.
