@@ -3,8 +3,8 @@
 //!
 //! A unit that comes back could be fetched at once, and of a hot bucket that is over its limit each would be.
 //! So once little is left in a bucket, a gateway takes no more of it for the length of a portion, and
-//! refuses what it has nothing in hand for. What stays behind meanwhile is not lost: a bucket that refills
-//! only must not run over, and from a window it is taken in time.
+//! refuses what it has nothing in hand for. A bucket that refills loses nothing by that while it does not run
+//! over; of a window, what stays behind to its end is lost, so that is very little.
 
 use super::Shared;
 use super::leasing::{Asked, Grant};
