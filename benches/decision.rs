@@ -1,7 +1,7 @@
 //! What a decision costs: an API key and two token buckets, with a million live buckets.
 //!
-//! `MIMALLOC_ALLOW_LARGE_OS_PAGES=1 cargo bench --bench decision`, as `tidegate run` sets it. The first line printed is memory per live bucket: resident set
-//! size after filling the store less before, divided by the buckets.
+//! The first line printed is memory per live bucket: resident set size after filling the store less before, divided by
+//! the buckets.
 
 #![allow(
     clippy::expect_used,
@@ -25,7 +25,7 @@ use tidegate::telemetry::Metrics;
 
 /// The same as the gateway's.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Clients with a key each.
 const CLIENTS: usize = 1_000;

@@ -1,6 +1,4 @@
 //! What it costs to know who is calling: an API key of the file, a token that was verified before, one that was not.
-//!
-//! `MIMALLOC_ALLOW_LARGE_OS_PAGES=1 cargo bench --bench identity`, as `tidegate run` sets it.
 
 #![allow(
     clippy::expect_used,
@@ -18,7 +16,7 @@ use tidegate::telemetry::Metrics;
 
 /// The same as the gateway's.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const NOW_US: u64 = 1_900_000_000_000_000;
 const SECRET: &str = "a-secret-of-at-least-32-characters";

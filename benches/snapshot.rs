@@ -21,7 +21,7 @@ use tidegate::telemetry::Metrics;
 
 /// The same as the gateway's.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const NOW_US: u64 = 1_900_000_000_000_000;
 

@@ -27,7 +27,6 @@ pub(super) struct Options {
 const CONFIGURATION: &str = include_str!("demo/demo.yaml");
 
 pub(super) fn demo(options: Options) -> Result<(), Failure> {
-    run::with_large_pages();
     run::log_to_stderr();
     let gateway = SocketAddr::new(options.address, options.port);
     let samples = upstreams::start()?;

@@ -14,13 +14,10 @@ use crate::snapshot::{
     Beginning, Compiled, Origins, Running, Seen, compile, rows_from, rows_of, seen,
 };
 use crate::telemetry::Metrics;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::Arc;
 
 pub(super) fn run(file: Option<PathBuf>) -> Result<(), Failure> {
-    with_large_pages();
     log_to_stderr();
     let file = super::configuration_file(file);
     let folder = std::env::current_dir()?;
@@ -46,29 +43,6 @@ pub(super) fn run(file: Option<PathBuf>) -> Result<(), Failure> {
     prepared.bound.serve(prepared.running);
     tracing::info!("stopped");
     Ok(())
-}
-
-/// Starts this process again, in place, with the allocator allowed to use large pages: a proxied
-/// request touches hundreds of small objects all over the heap, and looking up where 4 KiB pages
-/// are costs a tenth of it. mimalloc reads the option before `main` begins, so it can only come
-/// from the environment; whoever sets it (to 0, say) decides. Returns where nothing had to be done
-/// or the start failed; then pages stay small.
-pub(super) fn with_large_pages() {
-    const OPTION: &str = "MIMALLOC_ALLOW_LARGE_OS_PAGES";
-    if std::env::var_os(OPTION).is_some() {
-        return;
-    }
-    let Ok(program) = std::env::current_exe() else {
-        return;
-    };
-    let mut arguments = std::env::args_os();
-    let name = arguments.next().unwrap_or_else(|| "tidegate".into());
-    let error = Command::new(program)
-        .arg0(name)
-        .args(arguments)
-        .env(OPTION, "1")
-        .exec();
-    tracing::debug!("pages stay small: {error}");
 }
 
 /// A gateway that is ready to serve.

@@ -60,13 +60,11 @@ pub(super) fn add(
             .decided_us
             .saturating_add(speaker.wait_us(reading.reset_after_us));
         response.insert_header("X-RateLimit-Limit", speaker.quota.limit_header.clone())?;
-        response.insert_header(
-            "X-RateLimit-Remaining",
-            HeaderValue::from(reading.remaining),
-        )?;
+        let mut digits = itoa::Buffer::new();
+        response.insert_header("X-RateLimit-Remaining", digits.format(reading.remaining))?;
         response.insert_header(
             "X-RateLimit-Reset",
-            HeaderValue::from(reset_us.div_ceil(1_000_000)),
+            digits.format(reset_us.div_ceil(1_000_000)),
         )?;
         let strategy = HeaderValue::from_static(speaker.policy.algorithm().name());
         response.insert_header("X-RateLimit-Strategy", strategy)?;

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use percent_encoding::percent_decode_str;
 use pingora::http::RequestHeader;
 use pingora::{ErrorType, OrErr, Result};
+use std::net::IpAddr;
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -100,7 +101,7 @@ fn origin(headers: &mut HeaderMap, came: &RequestHeader, ctx: &Context) -> Resul
     let ip = ctx.peer.to_canonical();
     let hops = match believed(X_FORWARDED_FOR) {
         Some(before) => format!("{before}, {ip}"),
-        None => ip.to_string(),
+        None => text_of(ip),
     };
     headers.insert(X_FORWARDED_FOR, valued(hops)?);
     let scheme = match believed(X_FORWARDED_PROTO) {
@@ -183,13 +184,29 @@ fn unnominate(headers: &mut HeaderMap, ours: impl Fn(&HeaderName) -> bool) {
 
 /// `http` or `https`, as the client used it; what a proxy says is believed if it is trusted.
 pub(super) fn scheme<'a>(came: &'a RequestHeader, ctx: &Context) -> &'a str {
-    let believed = came
-        .headers
-        .get(X_FORWARDED_PROTO)
-        .filter(|_| ctx.peer_trusted);
-    let said = believed.and_then(|value| value.to_str().ok());
-    said.filter(|said| matches!(*said, "http" | "https"))
+    if !ctx.peer_trusted {
+        return SCHEME;
+    }
+    let said = came.headers.get(X_FORWARDED_PROTO);
+    said.and_then(|value| value.to_str().ok())
+        .filter(|said| matches!(*said, "http" | "https"))
         .unwrap_or(SCHEME)
+}
+
+/// An address as text. IPv4 without the formatting machinery, which would cost more than a decision.
+fn text_of(address: IpAddr) -> String {
+    const LONGEST: usize = "255.255.255.255".len();
+    let IpAddr::V4(v4) = address else {
+        return address.to_string();
+    };
+    let mut text = String::with_capacity(LONGEST);
+    for (index, octet) in v4.octets().into_iter().enumerate() {
+        if index > 0 {
+            text.push('.');
+        }
+        text.push_str(itoa::Buffer::new().format(octet));
+    }
+    text
 }
 
 fn valued(text: String) -> Result<HeaderValue> {
@@ -226,6 +243,14 @@ fn forwarded(ctx: &Context, before: Option<String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_read_as_std_writes_them() {
+        for address in ["0.0.0.0", "10.200.3.255", "2001:db8::1", "::ffff:192.0.2.1"] {
+            let address: IpAddr = address.parse().unwrap();
+            assert_eq!(text_of(address), address.to_string());
+        }
+    }
 
     #[test]
     fn a_prefix_is_taken_off_by_whole_segments() {

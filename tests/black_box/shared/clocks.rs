@@ -23,8 +23,6 @@ impl Skewed {
             ("LD_PRELOAD", library.to_str().unwrap()),
             ("FAKETIME", shift.as_str()),
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-            // one process from the beginning
-            ("MIMALLOC_ALLOW_LARGE_OS_PAGES", "0"),
         ];
         let gateway = Gateway::start_in(&environment, configuration);
         Skewed { gateway }
