@@ -276,7 +276,10 @@ fn a_connection_that_somebody_elses_runtime_wanted_does_not_stand_still_with_it(
 
 #[test]
 fn no_more_than_so_many_look_ups_are_under_way_and_memory_is_bounded() {
-    let scene = Scene::on(PostgresServer::start(), |settings| settings.max_cached = 50);
+    let scene = Scene::on(PostgresServer::start(), |settings| {
+        settings.max_cached = 50;
+        settings.timeout = waiting::DEADLINE;
+    });
     scene.start();
     let expired = || scene.metrics.database.expired_all.get();
     let before = expired();
@@ -305,12 +308,15 @@ fn no_more_than_so_many_look_ups_are_under_way_and_memory_is_bounded() {
     let known = tidegate::database::generated_key::digest(b"200");
     assert!(scene.client_of(&known).unwrap().is_some());
     let before = expired();
-    // held up by a lock, the first 64 wait, the others do not
+    // held up by a lock until all have asked, the first 64 wait, the others do not
     let locked = std::thread::scope(|threads| {
         threads.spawn(|| {
             scene.server.sql(
                 "BEGIN; UPDATE api_keys SET scopes = '{a}'; COMMIT; \
-                 BEGIN; LOCK api_keys; SELECT pg_sleep(2); COMMIT",
+                 BEGIN; LOCK api_keys; \
+                 DO $$ BEGIN FOR i IN 1..400 LOOP PERFORM pg_sleep(0.05); \
+                 EXIT WHEN EXISTS (SELECT FROM pg_class WHERE relname = 'asked'); \
+                 END LOOP; END $$; COMMIT",
             )
         });
         waiting::until("the table is locked", || {
@@ -329,6 +335,7 @@ fn no_more_than_so_many_look_ups_are_under_way_and_memory_is_bounded() {
         // whatever was known of it before so many changed: it may be one that was revoked
         let answer = scene.run(find(known)).unwrap();
         assert_eq!(answer, Err(Unavailable::TooMany));
+        scene.server.sql("CREATE TABLE asked ()");
         let answers = all.into_iter().map(|one| scene.run(one).unwrap());
         answers.collect::<Vec<_>>()
     });

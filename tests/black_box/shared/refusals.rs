@@ -145,10 +145,13 @@ fn a_refusal_that_was_long_on_its_way_tells_the_truth_too() {
 /// Asks until the store has refused just now; when that was.
 fn freshly_refused(gateway: &Gateway) -> Instant {
     let begin = Instant::now();
-    // past the handful that make the bucket hot
-    for _ in 0..8 {
+    let remembered = || gateway.metric("tidegate_store_remembered_refusals_total ");
+    let before = remembered();
+    // past the handful that make the bucket hot; a gateway that does not hear of resets yet remembers nothing
+    waiting::until("refusals are remembered", || {
         assert_eq!(gateway.get("/").status, 429);
-    }
+        remembered() > before
+    });
     let before = gateway.metric(CALLS);
     loop {
         let asked = Instant::now();
