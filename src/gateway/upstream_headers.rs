@@ -3,6 +3,7 @@
 use super::client_address::X_FORWARDED_FOR;
 use super::context::Context;
 use super::hygiene::{is_spelling_of, only_ours, without_nominations};
+use crate::limit::descriptor::write_ipv4;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use percent_encoding::percent_decode_str;
@@ -193,19 +194,14 @@ pub(super) fn scheme<'a>(came: &'a RequestHeader, ctx: &Context) -> &'a str {
         .unwrap_or(SCHEME)
 }
 
-/// An address as text. IPv4 without the formatting machinery, which would cost more than a decision.
+/// An address as text.
 fn text_of(address: IpAddr) -> String {
     const LONGEST: usize = "255.255.255.255".len();
     let IpAddr::V4(v4) = address else {
         return address.to_string();
     };
     let mut text = String::with_capacity(LONGEST);
-    for (index, octet) in v4.octets().into_iter().enumerate() {
-        if index > 0 {
-            text.push('.');
-        }
-        text.push_str(itoa::Buffer::new().format(octet));
-    }
+    write_ipv4(v4, |part| text.push_str(part));
     text
 }
 

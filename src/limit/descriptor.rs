@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Longest bucket key in bytes; a longer one is replaced by 128 bits of its SHA-256.
 pub const MAX_KEY: usize = 40;
@@ -96,6 +96,16 @@ impl fmt::Debug for BucketKey {
     }
 }
 
+/// Writes an address in dots, part by part: the formatting machinery would cost more than a decision.
+pub fn write_ipv4(address: Ipv4Addr, mut write: impl FnMut(&str)) {
+    for (index, octet) in address.octets().into_iter().enumerate() {
+        if index > 0 {
+            write(".");
+        }
+        write(itoa::Buffer::new().format(octet));
+    }
+}
+
 /// Writes a bucket key entry by entry. Every value carries its type and is percent-encoded, so no
 /// value reads like another type's or reaches into the next entry.
 pub struct KeyWriter {
@@ -137,14 +147,7 @@ impl KeyWriter {
     pub fn address(&mut self, address: IpAddr, ipv6_prefix: u8) {
         self.push(b":i:");
         match address.to_canonical() {
-            IpAddr::V4(v4) => {
-                for (index, octet) in v4.octets().into_iter().enumerate() {
-                    if index > 0 {
-                        self.push(b".");
-                    }
-                    self.decimal(octet);
-                }
-            }
+            IpAddr::V4(v4) => write_ipv4(v4, |part| self.push(part.as_bytes())),
             IpAddr::V6(v6) => {
                 let prefix = u32::from(ipv6_prefix.min(128));
                 let mask = u128::MAX.checked_shl(128 - prefix).unwrap_or(0);
@@ -159,16 +162,6 @@ impl KeyWriter {
     /// Adds the one entry that everybody shares.
     pub fn global(&mut self) {
         self.push(b":g");
-    }
-
-    fn decimal(&mut self, octet: u8) {
-        if octet >= 100 {
-            self.push(&[b'0' + octet / 100]);
-        }
-        if octet >= 10 {
-            self.push(&[b'0' + octet / 10 % 10]);
-        }
-        self.push(&[b'0' + octet % 10]);
     }
 
     fn push(&mut self, part: &[u8]) {
