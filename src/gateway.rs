@@ -1,5 +1,6 @@
 //! THE REQUEST PATH: Pingora's phases in the order they run, top to bottom.
 
+mod answer_headers;
 mod client_address;
 mod context;
 mod deciding;
@@ -260,7 +261,9 @@ impl ProxyHttp for Gateway {
             response.remove_header(&header::TRANSFER_ENCODING);
             session.set_keepalive(None);
         }
-        ratelimit_headers::add(response, ctx, None)
+        answer_headers::change(response, ratelimit_headers::ADDED, |put| {
+            ratelimit_headers::add(ctx, None, put)
+        })
     }
 
     /// Something went wrong after the decision: the same table of rejections answers.

@@ -1,8 +1,10 @@
 //! From a snapshot to a running process: binds, starts the services, drains and stops.
 
 mod admin_service;
+mod binding;
 mod housekeeping;
 mod proxy;
+mod shared_store;
 mod stop;
 
 use crate::admin::Access;
@@ -12,6 +14,7 @@ use housekeeping::Housekeeping;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use proxy::ProxyService;
+use shared_store::SharedStore;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +23,7 @@ use stop::{Signals, StopSignals};
 /// Attempts Pingora may make for one request; how many an upstream gets is its own setting.
 const MAX_ATTEMPTS: usize = 17;
 
-/// Idle connections to upstreams kept per thread.
+/// Idle connections to upstreams kept per worker.
 const IDLE_UPSTREAM_CONNECTIONS: usize = 1_024;
 
 /// Where and how to serve.
@@ -29,7 +32,7 @@ pub struct Settings {
     pub listeners: Vec<(SocketAddr, bool)>,
     /// address of the admin listener and who may use it
     pub admin: Option<(SocketAddr, Access)>,
-    /// worker threads; 0: one per core
+    /// workers, each a thread with connections of its own; 0: one per core
     pub threads: usize,
     /// how long a stop waits for requests in flight
     pub grace_period: Duration,
@@ -59,9 +62,10 @@ fn hint(error: &std::io::Error) -> &'static str {
 /// A process that has bound its addresses and is ready to serve.
 pub struct Bound {
     signals: Signals,
-    listeners: Vec<(TcpListener, bool)>,
+    /// per address: a socket for each worker
+    listeners: Vec<(Vec<TcpListener>, bool)>,
     admin: Option<(TcpListener, Access)>,
-    threads: usize,
+    workers: usize,
     grace_period: Duration,
 }
 
@@ -71,10 +75,10 @@ impl Bound {
     pub fn new(settings: Settings) -> Result<Self, CannotListen> {
         let signals = Signals::listen();
         let admin = match settings.admin {
-            Some((address, access)) => Some((bind(address)?, access)),
+            Some((address, access)) => bind(address, 1)?.pop().map(|listener| (listener, access)),
             None => None,
         };
-        let threads = match settings.threads {
+        let workers = match settings.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
         };
@@ -83,10 +87,10 @@ impl Bound {
             listeners: settings
                 .listeners
                 .into_iter()
-                .map(|(address, http2)| Ok((bind(address)?, http2)))
+                .map(|(address, http2)| Ok((bind(address, workers)?, http2)))
                 .collect::<Result<_, _>>()?,
             admin,
-            threads,
+            workers,
             grace_period: settings.grace_period,
         })
     }
@@ -95,7 +99,7 @@ impl Bound {
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.listeners
             .iter()
-            .filter_map(|(listener, _)| listener.local_addr().ok())
+            .filter_map(|(sockets, _)| sockets.first()?.local_addr().ok())
             .collect()
     }
 
@@ -107,9 +111,14 @@ impl Bound {
     }
 
     /// Serves until a signal says stop, then drains; returns when all is done.
-    pub fn serve(self, running: Arc<Running>) {
+    ///
+    /// Every worker is a thread with a runtime, listening sockets and connections to upstreams of
+    /// its own, as nginx' workers are processes: no request crosses threads on its way, and none is
+    /// stolen. What is counted and known is shared by all.
+    pub fn serve(mut self, running: Arc<Running>) {
         let configuration = ServerConf {
-            threads: self.threads,
+            threads: 1,
+            work_stealing: false,
             grace_period_seconds: Some(0),
             graceful_shutdown_timeout_seconds: Some(1),
             upstream_keepalive_pool_size: IDLE_UPSTREAM_CONNECTIONS,
@@ -118,20 +127,29 @@ impl Bound {
         };
         let mut server = Server::new_with_opt_and_conf(None, configuration);
         let stop = StopSignals::new(self.signals, running.clone(), self.grace_period);
-        // whether HTTP/2 is taken is a property of a whole service
-        let (http2, http1): (Vec<_>, Vec<_>) =
-            self.listeners.into_iter().partition(|(_, http2)| *http2);
-        for (listeners, http2) in [(http1, false), (http2, true)] {
-            if !listeners.is_empty() {
-                let listeners = listeners
-                    .into_iter()
-                    .map(|(listener, _)| listener)
-                    .collect();
-                let conf = &server.configuration;
-                let running = running.clone();
-                let service = ProxyService::new(conf, running, listeners, http2, stop.watch());
-                server.add_service(service);
+        let mut services = Vec::with_capacity(self.workers);
+        for worker in 0..self.workers {
+            // whether HTTP/2 is taken is a property of a whole service
+            for http2 in [false, true] {
+                let sockets = sockets_of_next(&mut self.listeners, http2);
+                if !sockets.is_empty() {
+                    let (conf, running) = (&server.configuration, running.clone());
+                    let watch = stop.watch();
+                    let service = ProxyService::new(conf, running, worker, sockets, http2, watch);
+                    services.push(service);
+                }
             }
+        }
+        if services.len() > 1 {
+            server.add_service(SharedStore::new(running.clone()));
+        } else {
+            services = services
+                .into_iter()
+                .map(ProxyService::keeping_store)
+                .collect();
+        }
+        for service in services {
+            server.add_service(service);
         }
         server.add_service(Housekeeping::new(running.clone()));
         if let Some((listener, access)) = self.admin {
@@ -143,10 +161,12 @@ impl Bound {
     }
 }
 
-fn bind(address: SocketAddr) -> Result<TcpListener, CannotListen> {
-    let listener = TcpListener::bind(address).and_then(|listener| {
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    });
-    listener.map_err(|source| CannotListen { address, source })
+/// One socket of every listener that takes HTTP/2, or of every one that does not.
+fn sockets_of_next(listeners: &mut [(Vec<TcpListener>, bool)], http2: bool) -> Vec<TcpListener> {
+    let listeners = listeners.iter_mut().filter(|(_, takes)| *takes == http2);
+    listeners.filter_map(|(sockets, _)| sockets.pop()).collect()
+}
+
+fn bind(address: SocketAddr, workers: usize) -> Result<Vec<TcpListener>, CannotListen> {
+    binding::bind(address, workers).map_err(|source| CannotListen { address, source })
 }

@@ -8,12 +8,23 @@ use super::context::Context;
 use crate::admission::Applied;
 use crate::limit::algorithm::Answer;
 use crate::policy::{Policy, PolicyQuota};
-use http::HeaderValue;
-use pingora::Result;
-use pingora::http::ResponseHeader;
+use http::{HeaderName, HeaderValue};
+use pingora::{ErrorType, OrErr, Result};
+use smallvec::SmallVec;
 
-/// Room for the items of a few policies, so that a header is written in one allocation.
-const ROOM: usize = 96;
+const X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+const X_RATELIMIT_STRATEGY: HeaderName = HeaderName::from_static("x-ratelimit-strategy");
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const X_TIDEGATE_DECIDED_BY: HeaderName = HeaderName::from_static("x-tidegate-decided-by");
+
+/// Most headers that are added.
+pub(super) const ADDED: usize = 7;
+
+/// Room on the stack for the items of a few policies.
+type Items = SmallVec<[u8; 128]>;
 
 /// One enforcing policy and what it said.
 struct Told<'a> {
@@ -22,14 +33,17 @@ struct Told<'a> {
     quota: &'a PolicyQuota,
 }
 
-/// Adds the headers of all enforcing policies; `refused_by` is the policy a refusal speaks for.
+/// Puts the headers of all enforcing policies; `refused_by` is the policy a refusal speaks for.
 pub(super) fn add(
-    response: &mut ResponseHeader,
     ctx: &Context,
     refused_by: Option<usize>,
+    mut put: impl FnMut(HeaderName, HeaderValue) -> Result<()>,
 ) -> Result<()> {
     let (snapshot, spent) = (&ctx.snapshot, &ctx.spent);
-    add_source(response, ctx)?;
+    if let Some(source) = spent.source.filter(|_| snapshot.response_headers.debug) {
+        let source = HeaderValue::from_static(source.name());
+        put(X_TIDEGATE_DECIDED_BY, source)?;
+    }
     let told = spent.applied.iter().filter_map(|applied| {
         // where nobody counts, there is nothing to tell
         if !applied.decision.counted {
@@ -59,18 +73,17 @@ pub(super) fn add(
             .spent
             .decided_us
             .saturating_add(speaker.wait_us(reading.reset_after_us));
-        response.insert_header("X-RateLimit-Limit", speaker.quota.limit_header.clone())?;
+        put(X_RATELIMIT_LIMIT, speaker.quota.limit_header.clone())?;
         let mut digits = itoa::Buffer::new();
-        response.insert_header("X-RateLimit-Remaining", digits.format(reading.remaining))?;
-        response.insert_header(
-            "X-RateLimit-Reset",
-            digits.format(reset_us.div_ceil(1_000_000)),
-        )?;
+        let remaining = digits.format(reading.remaining);
+        put(X_RATELIMIT_REMAINING, valued(remaining.as_bytes())?)?;
+        let reset_s = digits.format(reset_us.div_ceil(1_000_000));
+        put(X_RATELIMIT_RESET, valued(reset_s.as_bytes())?)?;
         let strategy = HeaderValue::from_static(speaker.policy.algorithm().name());
-        response.insert_header("X-RateLimit-Strategy", strategy)?;
+        put(X_RATELIMIT_STRATEGY, strategy)?;
     }
     if snapshot.response_headers.ietf {
-        let mut limits = String::with_capacity(ROOM);
+        let mut limits = Items::new();
         for told in told.clone() {
             told.write_limit(&mut limits);
         }
@@ -79,28 +92,22 @@ pub(super) fn add(
             let own = |applied: &Applied| applied.quota == 0 && applied.decision.counted;
             all && spent.applied.iter().all(own)
         });
-        match usual.and_then(|route| route.announced.clone()) {
-            Some(announced) => response.insert_header("RateLimit-Policy", announced)?,
+        let announced = match usual.and_then(|route| route.announced.clone()) {
+            Some(announced) => announced,
             None => {
                 let items: Vec<&str> = told.map(|told| told.quota.announced.as_str()).collect();
-                response.insert_header("RateLimit-Policy", items.join(", "))?;
+                valued(items.join(", ").as_bytes())?
             }
-        }
-        response.insert_header("RateLimit", limits)?;
+        };
+        put(RATELIMIT_POLICY, announced)?;
+        put(RATELIMIT, valued(&limits)?)?;
     }
     Ok(())
 }
 
-/// Who decided, where operators ask for it.
-fn add_source(response: &mut ResponseHeader, ctx: &Context) -> Result<()> {
-    let wanted = ctx.snapshot.response_headers.debug;
-    match ctx.spent.source.filter(|_| wanted) {
-        Some(source) => {
-            let name = HeaderValue::from_static(source.name());
-            response.insert_header("X-Tidegate-Decided-By", name)
-        }
-        None => Ok(()),
-    }
+/// A copy of its exact length: longer buffers would need a second allocation that says how long they are.
+fn valued(text: &[u8]) -> Result<HeaderValue> {
+    HeaderValue::from_bytes(text).or_err(ErrorType::InvalidHTTPHeader, "a header of ours")
 }
 
 impl Told<'_> {
@@ -125,19 +132,20 @@ impl Told<'_> {
     }
 
     /// Its item of the `RateLimit` list, such as `"search";r=29;t=2`.
-    fn write_limit(&self, limits: &mut String) {
+    fn write_limit(&self, limits: &mut Items) {
         let reading = self.applied.decision.reading;
         let mut digits = itoa::Buffer::new();
         if !limits.is_empty() {
-            limits.push_str(", ");
+            limits.extend_from_slice(b", ");
         }
-        limits.push('"');
-        limits.push_str(self.policy.name());
-        limits.push_str("\";r=");
-        limits.push_str(digits.format(reading.remaining));
+        limits.push(b'"');
+        limits.extend_from_slice(self.policy.name().as_bytes());
+        limits.extend_from_slice(b"\";r=");
+        limits.extend_from_slice(digits.format(reading.remaining).as_bytes());
         if !self.quota.quota.is_concurrency() {
-            limits.push_str(";t=");
-            limits.push_str(digits.format(reading.reset_after_us.div_ceil(1_000_000)));
+            limits.extend_from_slice(b";t=");
+            let reset_s = digits.format(reading.reset_after_us.div_ceil(1_000_000));
+            limits.extend_from_slice(reset_s.as_bytes());
         }
     }
 }

@@ -198,7 +198,9 @@ impl Answer {
         if let Some(name) = &ctx.snapshot.server_name {
             response.insert_header(header::SERVER, name.clone())?;
         }
-        ratelimit_headers::add(&mut response, ctx, self.refused_by)?;
+        ratelimit_headers::add(ctx, self.refused_by, |name, value| {
+            response.insert_header(name, value)
+        })?;
         let no_body = self.head || self.body.is_empty();
         session
             .write_response_header(Box::new(response), no_body)

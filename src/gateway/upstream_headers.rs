@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use percent_encoding::percent_decode_str;
 use pingora::http::RequestHeader;
 use pingora::{ErrorType, OrErr, Result};
+use smallvec::SmallVec;
 use std::net::IpAddr;
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -101,10 +102,10 @@ fn origin(headers: &mut HeaderMap, came: &RequestHeader, ctx: &Context) -> Resul
     };
     let ip = ctx.peer.to_canonical();
     let hops = match believed(X_FORWARDED_FOR) {
-        Some(before) => format!("{before}, {ip}"),
-        None => text_of(ip),
+        Some(before) => valued(format!("{before}, {ip}"))?,
+        None => text_of(ip)?,
     };
-    headers.insert(X_FORWARDED_FOR, valued(hops)?);
+    headers.insert(X_FORWARDED_FOR, hops);
     let scheme = match believed(X_FORWARDED_PROTO) {
         Some(scheme) => valued(scheme)?,
         None => HeaderValue::from_static(SCHEME),
@@ -195,14 +196,14 @@ pub(super) fn scheme<'a>(came: &'a RequestHeader, ctx: &Context) -> &'a str {
 }
 
 /// An address as text.
-fn text_of(address: IpAddr) -> String {
+fn text_of(address: IpAddr) -> Result<HeaderValue> {
     const LONGEST: usize = "255.255.255.255".len();
     let IpAddr::V4(v4) = address else {
-        return address.to_string();
+        return valued(address.to_string());
     };
-    let mut text = String::with_capacity(LONGEST);
-    write_ipv4(v4, |part| text.push_str(part));
-    text
+    let mut text = SmallVec::<[u8; LONGEST]>::new();
+    write_ipv4(v4, |part| text.extend_from_slice(part.as_bytes()));
+    HeaderValue::from_bytes(&text).or_err(ErrorType::InvalidHTTPHeader, "an address")
 }
 
 fn valued(text: String) -> Result<HeaderValue> {
@@ -244,7 +245,7 @@ mod tests {
     fn addresses_read_as_std_writes_them() {
         for address in ["0.0.0.0", "10.200.3.255", "2001:db8::1", "::ffff:192.0.2.1"] {
             let address: IpAddr = address.parse().unwrap();
-            assert_eq!(text_of(address), address.to_string());
+            assert_eq!(text_of(address).unwrap(), address.to_string());
         }
     }
 

@@ -28,9 +28,10 @@ use permits::Ledger;
 use siphasher::sip128::{Hasher128, SipHasher13};
 use smallvec::SmallVec;
 use std::hash::Hasher;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
@@ -81,7 +82,8 @@ pub struct Shared {
     ledger: Ledger,
     clock: StoreClock,
     gateways: AtomicU64,
-    started: AtomicBool,
+    /// where the connection and all that talks to the store live
+    runtime: OnceLock<Handle>,
     /// told when the subscription to resets is not to be trusted any more
     deaf: Notify,
     /// do we hear of resets?
@@ -138,7 +140,7 @@ impl Shared {
             ledger: Ledger::default(),
             clock: StoreClock::default(),
             gateways: AtomicU64::new(settings.expected_gateways.max(1)),
-            started: AtomicBool::new(false),
+            runtime: OnceLock::new(),
             deaf: Notify::new(),
             listening: AtomicBool::new(false),
             stopping: AtomicBool::new(false),

@@ -1,5 +1,6 @@
 //! The proxy as a service that uses listeners bound beforehand and our own word for "stop accepting".
 
+use super::shared_store;
 use crate::gateway::Gateway;
 use crate::snapshot::Running;
 use async_trait::async_trait;
@@ -16,27 +17,29 @@ use std::time::Duration;
 /// An HTTP/2 connection without requests is closed after this.
 const H2_IDLE: Duration = Duration::from_secs(75);
 
-/// How long a start waits for the shared store, before it goes on without.
-const FIRST_CONNECTION: Duration = Duration::from_secs(1);
-
-/// The gateway on its listeners.
+/// The gateway as one worker serves it, on sockets of its own.
 pub(super) struct ProxyService {
+    name: String,
     inner: Option<Service<HttpProxy<Gateway>>>,
     listeners: Vec<TcpListener>,
     running: Arc<Running>,
     stop_accepting: ShutdownWatch,
+    /// does the shared store's connection live here?
+    keeps_store: bool,
 }
 
 impl ProxyService {
     pub(super) fn new(
         conf: &Arc<ServerConf>,
         running: Arc<Running>,
+        worker: usize,
         listeners: Vec<TcpListener>,
         http2: bool,
         stop_accepting: ShutdownWatch,
     ) -> Self {
         let gateway = Gateway::new(running.clone());
-        let mut inner = pingora_proxy::http_proxy_service_with_name(conf, gateway, "gateway");
+        let name = format!("gateway-{worker}");
+        let mut inner = pingora_proxy::http_proxy_service_with_name(conf, gateway, &name);
         if let Some(proxy) = inner.app_logic_mut()
             && http2
         {
@@ -46,11 +49,19 @@ impl ProxyService {
             proxy.server_options = Some(options);
         }
         ProxyService {
+            name,
             inner: Some(inner),
             listeners,
             running,
             stop_accepting,
+            keeps_store: false,
         }
+    }
+
+    /// The only one: then the way to the shared store is shortest from its own thread.
+    pub(super) fn keeping_store(mut self) -> Self {
+        self.keeps_store = true;
+        self
     }
 }
 
@@ -69,17 +80,20 @@ impl pingora::services::Service for ProxyService {
             let Ok(address) = listener.local_addr() else {
                 continue;
             };
+            // Pingora finds sockets by the text of their address, of which every worker has one
+            let socket = format!("{address} of {}", self.name);
             if let Some(fds) = &fds {
-                fds.lock().add(address.to_string(), listener.into_raw_fd());
+                fds.lock().add(socket.clone(), listener.into_raw_fd());
             }
-            inner.add_tcp(&address.to_string());
+            inner.add_tcp(&socket);
         }
         let stop_accepting = self.stop_accepting.clone();
+        let keeps_store = self.keeps_store;
         let running = self.running.clone();
         super::housekeeping::must_not_panic("gateway", async move {
-            // here, because a connection's driver stays on the runtime that made it
-            if let Some(store) = running.limiter.shared_store() {
-                store.start(FIRST_CONNECTION).await;
+            match keeps_store {
+                true => shared_store::start(&running).await,
+                false => shared_store::started(&running).await,
             }
             inner.start_service(fds, stop_accepting, per_fd).await;
         })
@@ -87,7 +101,7 @@ impl pingora::services::Service for ProxyService {
     }
 
     fn name(&self) -> &str {
-        "gateway"
+        &self.name
     }
 
     fn listen_addresses(&self) -> Option<Vec<String>> {

@@ -20,7 +20,7 @@ from measure.processes import (
 )
 from measure.redis import Redis, start_redis
 
-BARE, BARE_TWICE = "bare", "bare again"
+BARE, BARE_TWICE, BARE_PINNED = "bare", "bare again", "bare, no work stealing"
 ADMITTED, REFUSED = "tidegate", "refused"
 STRICT, LEASED, REFUSED_SHARED = "strict", "leased", "refused-shared"
 NGINX = "nginx+lua"
@@ -144,7 +144,7 @@ def start_origin(stage, options):
 
 
 def start_subject(name, stage, origin_port, clients, options):
-    if name in (BARE, BARE_TWICE):
+    if name in (BARE, BARE_TWICE, BARE_PINNED):
         return start_bare(name, stage, origin_port, options)
     if name == NGINX:
         return start_nginx(stage, origin_port, clients, options)
@@ -155,6 +155,8 @@ def start_bare(name, stage, origin_port, options):
     [port] = free_ports(1)
     command = [own_binary(options, "bare-proxy"), "--listen", f"127.0.0.1:{port}"]
     command += ["--upstream", f"127.0.0.1:{origin_port}", "--threads", options.threads]
+    if name == BARE_PINNED:
+        command.append("--no-work-stealing")
     process = stage.start(name, command)
     subject = Subject(name, process, f"http://127.0.0.1:{port}/", 200, sends_key=False)
     stage.wait_for_answer(200, process, name, subject.url, {})

@@ -23,7 +23,7 @@ const MAX_REFUNDS: usize = 64;
 impl Shared {
     /// Makes a call soon: after the tasks that are ready now have joined their lines.
     pub(super) fn ask(self: &Arc<Self>) {
-        tokio::spawn(self.clone().call());
+        self.spawn(self.clone().call());
     }
 
     async fn call(self: Arc<Self>) {
@@ -252,7 +252,7 @@ impl Shared {
         let refunds = wire::refunds(set, granted, requests);
         self.metrics.refunded.inc_by(requests);
         let under_way = UnderWay::begin(self);
-        tokio::spawn(async move {
+        self.spawn(async move {
             let shared = &under_way.0;
             if let Err(error) = shared.refund(&refunds).await {
                 tracing::debug!("units that nobody claimed are lost: {error}");

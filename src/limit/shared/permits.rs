@@ -147,12 +147,11 @@ impl Shared {
         })
     }
 
-    /// Tells the store in the background. Where there is no runtime any more the process is about
-    /// to end, and the units come back by themselves.
+    /// Tells the store in the background. Where that is not done any more, the units come back by
+    /// themselves.
     fn give_back_soon(self: Arc<Self>) {
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(self.give_back());
-        }
+        let shared = self.clone();
+        self.spawn(shared.give_back());
     }
 
     async fn give_back(self: Arc<Self>) {

@@ -9,6 +9,7 @@ use crate::limit::store::redis::wire::{self, Mode, Set, Wanted};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::runtime::Handle;
 
 /// Between heartbeats.
 const BEAT: Duration = Duration::from_secs(1);
@@ -35,25 +36,35 @@ const COUNTED_AT_ONCE: usize = 256;
 const SETTLED_AT_ONCE: usize = 64;
 
 impl Shared {
-    /// Starts what runs beside the traffic, on the runtime of the caller, and waits for the first
-    /// connection, but no longer than `patience`: without one, outage modes decide.
-    pub async fn start(self: &Arc<Self>, patience: Duration) {
-        if !self.started.swap(true, Ordering::Relaxed) {
-            let shared = self.clone();
-            tokio::spawn(async move { shared.link.keep().await });
-            tokio::spawn(self.clone().tend());
-            tokio::spawn(self.clone().end_leases());
-            tokio::spawn(self.clone().listen());
+    /// Starts what runs beside the traffic, on the runtime of the caller. The connection is driven
+    /// there, and calls are made there, whichever thread the requests are on.
+    pub fn start(self: &Arc<Self>) {
+        if self.runtime.set(Handle::current()).is_err() {
+            return;
         }
+        let shared = self.clone();
+        tokio::spawn(async move { shared.link.keep().await });
+        tokio::spawn(self.clone().tend());
+        tokio::spawn(self.clone().end_leases());
+        tokio::spawn(self.clone().listen());
+    }
+
+    /// Waits for the first connection, but no longer than `patience`: without one, outage modes
+    /// decide. Is there one?
+    pub async fn first_connection(&self, patience: Duration) -> bool {
         let connected = async {
             while self.breaker.is_open() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        if tokio::time::timeout(patience, connected).await.is_err() {
-            tracing::warn!(
-                "the shared store does not answer yet; policies go by their outage mode"
-            );
+        tokio::time::timeout(patience, connected).await.is_ok()
+    }
+
+    /// Does something for the store on its runtime. Before the start, and once there is no runtime
+    /// any more, nothing is done: the process is about to serve, or to end.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        if let Some(runtime) = self.runtime.get() {
+            runtime.spawn(task);
         }
     }
 

@@ -7,8 +7,8 @@ use pingora::server::Server;
 use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::HttpPeer;
 
-const USAGE: &str =
-    "usage: bare-proxy --listen 127.0.0.1:PORT --upstream 127.0.0.1:PORT --threads N";
+const USAGE: &str = "usage: bare-proxy --listen 127.0.0.1:PORT --upstream 127.0.0.1:PORT --threads N \
+                     [--no-work-stealing]";
 
 struct BareProxy {
     peer: Box<HttpPeer>,
@@ -47,9 +47,12 @@ fn main() {
         .parse()
         .unwrap_or_else(|error| stop(&format!("--threads: {error}")));
 
-    // Pingora's defaults but for the thread count and a stop that does not wait
+    let work_stealing = !std::env::args().any(|argument| argument == "--no-work-stealing");
+
+    // Pingora's defaults but for what the command line says and a stop that does not wait
     let conf = ServerConf {
         threads,
+        work_stealing,
         grace_period_seconds: Some(0),
         graceful_shutdown_timeout_seconds: Some(0),
         ..ServerConf::default()
