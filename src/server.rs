@@ -122,6 +122,8 @@ impl Bound {
             grace_period_seconds: Some(0),
             graceful_shutdown_timeout_seconds: Some(1),
             upstream_keepalive_pool_size: IDLE_UPSTREAM_CONNECTIONS,
+            // Tokio's timers: a worker's own, gone with the timeout. Pingora's stay until they are due
+            fast_timeout_to_tokio_threshold_seconds: Some(0),
             max_retries: MAX_ATTEMPTS,
             ..ServerConf::default()
         };
