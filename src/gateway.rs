@@ -23,7 +23,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The gateway: one value for all listeners.
+/// The gateway: one value for each worker and kind of listener.
 pub struct Gateway {
     running: Arc<Running>,
 }

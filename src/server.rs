@@ -46,6 +46,9 @@ pub struct CannotListen {
     source: std::io::Error,
 }
 
+/// EMFILE
+const TOO_MANY_OPEN_FILES: i32 = 24;
+
 fn hint(error: &std::io::Error) -> &'static str {
     match error.kind() {
         std::io::ErrorKind::AddrInUse => {
@@ -53,6 +56,9 @@ fn hint(error: &std::io::Error) -> &'static str {
         }
         std::io::ErrorKind::PermissionDenied => {
             "; ports below 1024 need CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=CAP_NET_BIND_SERVICE)"
+        }
+        _ if error.raw_os_error() == Some(TOO_MANY_OPEN_FILES) => {
+            "; each of `server.threads` workers has a socket here: raise the limit (systemd: LimitNOFILE=, shell: ulimit -n)"
         }
         std::io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
         _ => "",
@@ -113,8 +119,9 @@ impl Bound {
     /// Serves until a signal says stop, then drains; returns when all is done.
     ///
     /// Every worker is a thread with a runtime, listening sockets and connections to upstreams of
-    /// its own, as nginx' workers are processes: no request crosses threads on its way, and none is
-    /// stolen. What is counted and known is shared by all.
+    /// its own, as nginx' workers are processes: a request stays on its thread, though what it asks of
+    /// Redis, the database or `forward_auth` may be done on others. What is counted and known is
+    /// shared by all.
     pub fn serve(mut self, running: Arc<Running>) {
         let configuration = ServerConf {
             threads: 1,
@@ -122,7 +129,8 @@ impl Bound {
             grace_period_seconds: Some(0),
             graceful_shutdown_timeout_seconds: Some(1),
             upstream_keepalive_pool_size: IDLE_UPSTREAM_CONNECTIONS,
-            // Tokio's timers: a worker's own, gone with the timeout. Pingora's stay until they are due
+            // of a second and more, Tokio's timers: a worker's own, gone with the timeout. Pingora's
+            // stay until they are due
             fast_timeout_to_tokio_threshold_seconds: Some(0),
             max_retries: MAX_ATTEMPTS,
             ..ServerConf::default()
@@ -142,13 +150,11 @@ impl Bound {
                 }
             }
         }
-        if services.len() > 1 {
+        // the way to the shared store is shortest from the same thread; several get one for it
+        if let [only] = services.as_mut_slice() {
+            only.keeps_store = true;
+        } else if running.limiter.shared_store().is_some() {
             server.add_service(SharedStore::new(running.clone()));
-        } else {
-            services = services
-                .into_iter()
-                .map(ProxyService::keeping_store)
-                .collect();
         }
         for service in services {
             server.add_service(service);

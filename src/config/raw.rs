@@ -96,7 +96,7 @@ impl Default for Config {
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Server {
-    /// Worker threads; 0: one per core.
+    /// Workers: threads with listening sockets and connections to upstreams of their own; 0: one per core.
     #[schemars(range(max = 1024))]
     pub(super) threads: usize,
     /// Whether a change of this file (or .env) is taken over without SIGHUP; looked for once a second.

@@ -1,8 +1,9 @@
 //! Adds headers to an upstream's answer at the least cost.
 //!
 //! Pingora keeps the spelling of every name in a second table in step with the first, which makes an
-//! added header several times as dear. The table goes where the answer reads the same without it;
-//! what we add is in lower case, as in HTTP/2 (RFC 9110, 5.1: names mean the same in any case).
+//! added header several times as dear. The table goes where no name needs it: those in lower case
+//! stay so, except that the usual ones are written `Content-Type` then, as nginx does. What we add is in
+//! lower case, as in HTTP/2 (RFC 9110, 5.1: names mean the same in any case).
 
 use http::response::Parts;
 use http::{HeaderName, HeaderValue};
@@ -18,7 +19,7 @@ pub(super) fn change(
     most: usize,
     add: impl FnOnce(&mut dyn FnMut(HeaderName, HeaderValue) -> Result<()>) -> Result<()>,
 ) -> Result<()> {
-    if !reads_the_same_without_table(response) {
+    if needs_table(response) {
         return add(&mut |name, value| response.insert_header(name, value));
     }
     let nothing = ResponseHeader::from(http::Response::new(()).into_parts().0);
@@ -33,12 +34,12 @@ pub(super) fn change(
     added
 }
 
-fn reads_the_same_without_table(response: &ResponseHeader) -> bool {
-    // a phrase of the upstream's own would be lost
-    response.get_reason_phrase() == response.status.canonical_reason()
-        && response
+fn needs_table(response: &ResponseHeader) -> bool {
+    // a phrase of the upstream's own would be lost with it
+    response.get_reason_phrase() != response.status.canonical_reason()
+        || response
             .case_header_iter()
-            .all(|(name, _)| is_usual(name.as_slice()))
+            .any(|(name, _)| !is_usual(name.as_slice()))
 }
 
 /// Lower case, or one of the names that Pingora writes in this case by itself.
@@ -89,6 +90,14 @@ mod tests {
             expected += &format!("{name}: 1\r\n");
         }
         expected += "x-added: 1\r\n";
+        assert_eq!(written(&mut response), (false, expected));
+    }
+
+    #[test]
+    fn usual_names_in_lower_case_are_written_the_usual_way() {
+        let mut response = ResponseHeader::build(200, None).unwrap();
+        response.append_header("content-type", "1").unwrap();
+        let expected = "Content-Type: 1\r\nx-added: 1\r\n".to_owned();
         assert_eq!(written(&mut response), (false, expected));
     }
 

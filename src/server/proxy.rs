@@ -25,7 +25,7 @@ pub(super) struct ProxyService {
     running: Arc<Running>,
     stop_accepting: ShutdownWatch,
     /// does the shared store's connection live here?
-    keeps_store: bool,
+    pub(super) keeps_store: bool,
 }
 
 impl ProxyService {
@@ -58,10 +58,10 @@ impl ProxyService {
         }
     }
 
-    /// The only one: then the way to the shared store is shortest from its own thread.
-    pub(super) fn keeping_store(mut self) -> Self {
-        self.keeps_store = true;
-        self
+    /// The text by which Pingora finds a socket: every worker has one of the same address.
+    fn key_of(&self, listener: &TcpListener) -> Option<String> {
+        let address = listener.local_addr().ok()?;
+        Some(format!("{address}#{}", self.name))
     }
 }
 
@@ -76,16 +76,14 @@ impl pingora::services::Service for ProxyService {
         let Some(mut inner) = self.inner.take() else {
             return;
         };
-        for listener in self.listeners.drain(..) {
-            let Ok(address) = listener.local_addr() else {
+        for listener in std::mem::take(&mut self.listeners) {
+            let Some(key) = self.key_of(&listener) else {
                 continue;
             };
-            // Pingora finds sockets by the text of their address, of which every worker has one
-            let socket = format!("{address} of {}", self.name);
             if let Some(fds) = &fds {
-                fds.lock().add(socket.clone(), listener.into_raw_fd());
+                fds.lock().add(key.clone(), listener.into_raw_fd());
             }
-            inner.add_tcp(&socket);
+            inner.add_tcp(&key);
         }
         let stop_accepting = self.stop_accepting.clone();
         let keeps_store = self.keeps_store;
@@ -93,7 +91,7 @@ impl pingora::services::Service for ProxyService {
         super::housekeeping::must_not_panic("gateway", async move {
             match keeps_store {
                 true => shared_store::start(&running).await,
-                false => shared_store::started(&running).await,
+                false => shared_store::is_connected_elsewhere(&running).await,
             }
             inner.start_service(fds, stop_accepting, per_fd).await;
         })
@@ -105,10 +103,7 @@ impl pingora::services::Service for ProxyService {
     }
 
     fn listen_addresses(&self) -> Option<Vec<String>> {
-        let addresses = self
-            .listeners
-            .iter()
-            .filter_map(|listener| listener.local_addr().ok());
-        Some(addresses.map(|address| address.to_string()).collect())
+        let keys = self.listeners.iter();
+        Some(keys.filter_map(|listener| self.key_of(listener)).collect())
     }
 }

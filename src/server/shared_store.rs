@@ -21,8 +21,8 @@ pub(super) async fn start(running: &Running) {
     }
 }
 
-/// Waits until it has started elsewhere.
-pub(super) async fn started(running: &Running) {
+/// Waits until it is connected elsewhere, but no longer than that.
+pub(super) async fn is_connected_elsewhere(running: &Running) {
     if let Some(store) = running.limiter.shared_store() {
         store.first_connection(FIRST_CONNECTION).await;
     }

@@ -12,6 +12,9 @@ use tokio::sync::{Mutex, watch};
 /// Longest drain after SIGINT: somebody waits at a terminal.
 const QUICK: Duration = Duration::from_secs(5);
 
+/// From the end of a drain to the end of the process, at most.
+const LAST: Duration = Duration::from_secs(5);
+
 /// How often a drain looks whether all requests have ended.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
@@ -87,8 +90,18 @@ impl ShutdownSignalWatch for StopSignals {
             () = next(terminate) => (),
             () = next(interrupt) => (),
         }
+        end_anyway();
         ShutdownSignal::FastShutdown
     }
+}
+
+/// Ends the process should one of its threads not end by itself: Pingora waits for each without limit.
+fn end_anyway() {
+    std::thread::spawn(|| {
+        std::thread::sleep(LAST);
+        tracing::error!("a thread does not end, the process does");
+        std::process::exit(70);
+    });
 }
 
 /// The signals a gateway listens for, from before it listens on any port: until a handler is

@@ -10,3 +10,4 @@ mod load;
 mod permits;
 mod refusals;
 mod spray;
+mod workers;

@@ -21,7 +21,8 @@ const MAX_SETS: usize = 16;
 const MAX_REFUNDS: usize = 64;
 
 impl Shared {
-    /// Makes a call soon: after the tasks that are ready now have joined their lines.
+    /// Makes a call soon. Where requests run on the store's own runtime, those that are ready now join
+    /// their lines before.
     pub(super) fn ask(self: &Arc<Self>) {
         self.spawn(self.clone().call());
     }

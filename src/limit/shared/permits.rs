@@ -29,7 +29,7 @@ pub struct Permits {
 impl Drop for Permits {
     fn drop(&mut self) {
         if self.owner.ledger.gives_back(&self.keys) {
-            self.owner.clone().give_back_soon();
+            self.owner.give_back_soon();
         }
     }
 }
@@ -149,14 +149,13 @@ impl Shared {
 
     /// Tells the store in the background. Where that is not done any more, the units come back by
     /// themselves.
-    fn give_back_soon(self: Arc<Self>) {
-        let shared = self.clone();
-        self.spawn(shared.give_back());
+    fn give_back_soon(self: &Arc<Self>) {
+        self.spawn(self.clone().give_back());
     }
 
     async fn give_back(self: Arc<Self>) {
         let _under_way = UnderWay::begin(&self);
-        // others that end in this turn of the runtime go along
+        // others that end in this turn of the store's runtime go along
         tokio::task::yield_now().await;
         loop {
             let (owed, more) = self.ledger.take_owed(self.at_once(MOST));

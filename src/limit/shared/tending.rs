@@ -60,8 +60,8 @@ impl Shared {
         tokio::time::timeout(patience, connected).await.is_ok()
     }
 
-    /// Does something for the store on its runtime. Before the start, and once there is no runtime
-    /// any more, nothing is done: the process is about to serve, or to end.
+    /// Does something for the store on its runtime. Before the start nothing is done, and nothing is asked
+    /// for: the breaker is open until the first connection. Once the runtime has ended, so has the process.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         if let Some(runtime) = self.runtime.get() {
             runtime.spawn(task);

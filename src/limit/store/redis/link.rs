@@ -1,4 +1,4 @@
-//! The connection to Redis: made on the runtime that uses it, given up when it breaks, made again
+//! The connection to Redis: made on the runtime of the calls, given up when it breaks, made again
 //! until it holds.
 
 use super::wire::{BadReply, Call};
@@ -182,8 +182,8 @@ impl Link {
         matches!(self.target, Target::Cluster { .. })
     }
 
-    /// Connects, and again whenever the connection breaks. Run it on the runtime the calls come
-    /// from: the connection's driver stays there.
+    /// Connects, and again whenever the connection breaks. Run it on the runtime on which requests'
+    /// calls are made: the connection's driver stays there.
     pub async fn keep(&self) {
         let mut told = None;
         loop {
