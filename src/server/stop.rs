@@ -97,11 +97,14 @@ impl ShutdownSignalWatch for StopSignals {
 
 /// Ends the process should one of its threads not end by itself: Pingora waits for each without limit.
 fn end_anyway() {
-    std::thread::spawn(|| {
+    let watchdog = std::thread::Builder::new().spawn(|| {
         std::thread::sleep(LAST);
         tracing::error!("a thread does not end, the process does");
         std::process::exit(70);
     });
+    if let Err(error) = watchdog {
+        tracing::warn!("nothing ends the process should a thread not end: {error}");
+    }
 }
 
 /// The signals a gateway listens for, from before it listens on any port: until a handler is
