@@ -33,6 +33,10 @@ test: deps-test ## format, lints, documentation tests, the suite (tests/tidy.rs 
 build: deps-build ## the optimised binary, target/release/tidegate
 	$(CARGO) build --release --locked
 
+.PHONY: release
+release: deps-release ## the binary to ship, target/guided/tidegate: `build` guided by a profile of load (two builds and a minute of load)
+	loadtest/compare/guided
+
 .PHONY: fmt
 fmt: ## format the code
 	$(CARGO) fmt
@@ -71,6 +75,10 @@ clean: ## remove what builds have written
 .PHONY: deps-build
 deps-build:
 	@scripts/install-deps build
+
+.PHONY: deps-release
+deps-release:
+	@scripts/install-deps release
 
 .PHONY: deps-test
 deps-test:

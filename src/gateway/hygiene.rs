@@ -47,9 +47,11 @@ pub(super) struct Checked {
 pub(super) fn check(request: &RequestHeader) -> Result<Checked, Rejection> {
     let mut bytes = request.raw_path().len();
     let mut spoofed = false;
+    let mut lengths = 0;
     for (name, value) in &request.headers {
         bytes += name.as_str().len() + value.len();
         spoofed |= only_ours(name);
+        lengths += usize::from(*name == header::CONTENT_LENGTH);
     }
     if bytes > MAX_HEADER_BYTES || request.headers.len() > MAX_HEADERS {
         return Err(Rejection::HeadersTooLarge);
@@ -65,13 +67,7 @@ pub(super) fn check(request: &RequestHeader) -> Result<Checked, Rejection> {
             "the request target is neither a path nor a URL",
         ));
     }
-    if request
-        .headers
-        .get_all(header::CONTENT_LENGTH)
-        .iter()
-        .count()
-        > 1
-    {
+    if lengths > 1 {
         return Err(Rejection::BadRequest("more than one Content-Length header"));
     }
     Ok(Checked {
@@ -169,6 +165,10 @@ pub(super) fn without_nominations(
     headers: &HeaderMap,
     ours: impl Fn(&HeaderName) -> bool,
 ) -> Option<Option<Vec<u8>>> {
+    // mostly there is none, and then nothing of what follows is even loaded into a cache
+    if !headers.contains_key(header::CONNECTION) {
+        return None;
+    }
     let is_ours =
         |token: &[u8]| HeaderName::from_bytes(token.trim_ascii()).is_ok_and(|name| ours(&name));
     let tokens = || {

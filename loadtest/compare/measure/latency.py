@@ -22,6 +22,7 @@ class Target(typing.NamedTuple):
     address: str
     payload: bytes
     expect: str
+    then: typing.Optional["Target"] = None
 
 
 class Latency(typing.NamedTuple):
@@ -46,14 +47,20 @@ def compare(load, subjects, options):
     ]
     warm_up(load, subjects, label)
     servers = [target_of(subject, load.clients) for subject in subjects]
+    # at the same time as the others it would load the bare proxy twice
+    both = [
+        server._replace(name=f"{server.name} + EVALSHA", then=alone[-1])
+        for server in servers
+        if server.name == BARE and not options.together
+    ]
     before = {subject.name: read_calls(subject) for subject in subjects}
     results = in_rounds(
-        [*servers, *alone],
+        [*servers, *both, *alone],
         options,
         label,
         lambda group: run(stage, group, options),
     )
-    print_results(results, [target.name for target in servers])
+    print_results(results, [target.name for target in [*servers, *both]])
     requests = options.rounds * options.rate * (WARM_UP_SECONDS + options.seconds)
     for subject in subjects:
         if subject.redis:
@@ -76,10 +83,8 @@ def target_of(subject, clients):
 def run(stage, targets, options):
     tools = []
     for target in targets:
-        payload = stage.folder / f"{target.name}.payload"
-        payload.write_bytes(target.payload)
-        words = [own_binary(options, "paced"), "--to", target.address, "--payload", payload]
-        words += ["--rate", options.rate, "--connections", CONNECTIONS, "--expect", target.expect]
+        words = [own_binary(options, "paced"), *words_of(stage, target, "--")]
+        words += ["--rate", options.rate, "--connections", CONNECTIONS]
         words += ["--warm-up", WARM_UP_SECONDS, "--seconds", options.seconds]
         tools.append(stage.start_tool(words))
     outputs = [
@@ -88,6 +93,14 @@ def run(stage, targets, options):
     ]
     figures = [json.loads(output.splitlines()[-1]) for output in outputs]
     return [Latency(*(figure[field] for field in Latency._fields)) for figure in figures]
+
+
+def words_of(stage, target, prefix):
+    payload = stage.folder / f"{target.name}.payload"
+    payload.write_bytes(target.payload)
+    words = [f"{prefix}to", target.address, f"{prefix}payload", payload]
+    words += [f"{prefix}expect", target.expect]
+    return words + (words_of(stage, target.then, "--then-") if target.then else [])
 
 
 def print_results(results, servers):
@@ -102,7 +115,10 @@ def print_results(results, servers):
     middle = [report.medians(rounds) for rounds in results.values()]
     for field, label in labels.items():
         report.row(label, [f"{getattr(figure, field):,.0f}" for figure in middle])
-    print("\nRedis alone, on the same connections: PING, and lua/spend.lua with two buckets")
+    print(
+        "\nEVALSHA is lua/spend.lua with two buckets, sent by the client itself: alone, and each time "
+        "after a request to the bare proxy"
+    )
     for name in servers:
         if name != BARE and BARE in results:
             added = [

@@ -8,6 +8,7 @@ import os
 import pathlib
 import signal
 import subprocess
+import sys
 import time
 
 from measure.machine import Failure
@@ -41,6 +42,8 @@ def existing(binary):
 
 def own_binary(options, name):
     """The bare proxy, the origin, or the client of fixed rate."""
+    if name == "bare-proxy" and options.bare:
+        return existing(pathlib.Path(options.bare).resolve())
     return existing(crate_binaries(COMPARE / "bare", not options.no_build) / name)
 
 
@@ -51,6 +54,12 @@ def tidegate_binary(options):
 
 
 # --- start and stop ------------------------------------------------------------------
+
+
+def end_when_told():
+    """A signal ends the script in the usual way, so that all it has started is cleaned up."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda received, _: sys.exit(128 + received))
 
 
 class Stage:

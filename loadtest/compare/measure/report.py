@@ -23,6 +23,7 @@ def print_conditions(options, wrk):
         "kernel": f"{platform.system()} {platform.release()}",
         "cpu": f"{cpu_model()}, {os.cpu_count()} cores for load tools, origin and subjects",
         "load": f"{first_words([wrk, '-v'])}, 1 thread, {options.connections} connections kept alive",
+        "build": build_of(options),
         "subjects": f"{options.threads} worker thread(s) each, {BODY_BYTES} bytes a response",
         "redis": f"{redis_version()}, one for each subject that needs one, by {by}, no persistence",
         "rounds": f"{options.rounds} of {options.seconds} s, {mode}, warm-up {WARM_UP_SECONDS} s",
@@ -32,6 +33,12 @@ def print_conditions(options, wrk):
         lines["nginx"] = first_words([nginx_binary(), "-v"], 3)
     for name, value in lines.items():
         print(f"{name:<12} {value}", flush=True)
+
+
+def build_of(options):
+    if options.guided:
+        return "release, Tidegate and the bare proxy guided by a profile of load"
+    return f"release, {options.tidegate}" if options.tidegate else "release"
 
 
 def redis_version():

@@ -21,14 +21,17 @@ const MAX_SETS: usize = 16;
 const MAX_REFUNDS: usize = 64;
 
 impl Shared {
-    /// Makes a call soon. Where requests run on the store's own runtime, those that are ready now join
-    /// their lines before.
+    /// Makes a call soon.
     pub(super) fn ask(self: &Arc<Self>) {
         self.spawn(self.clone().call());
     }
 
     async fn call(self: Arc<Self>) {
-        tokio::task::yield_now().await;
+        // Where requests run on the store's own runtime, those that are ready now join their lines
+        // before. One that is the only one in the whole gateway to wait is sent at once.
+        if self.waiting.load(Ordering::Relaxed) != 1 {
+            tokio::task::yield_now().await;
+        }
         let (mut turns, more) = self.lines.take(self.at_once(MAX_SETS));
         if more {
             self.ask();

@@ -1,0 +1,210 @@
+"""Binaries that the compiler lays out by what they do under load (profile-guided optimisation).
+
+Built with counters inside, loaded, then built once more by what was counted, always under the same
+load. The profile of the build is the same, so what is guided compares with what is guided.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import os
+import pathlib
+import re
+import secrets
+import shutil
+import subprocess
+import tempfile
+
+from measure import machine, processes, subjects
+from measure.load import Load
+from measure.processes import COMPARE, ROOT, SETUPS, Stage, finish
+from measure.redis import start_redis
+
+SECONDS = 4
+CONNECTIONS = 64
+MANY_CLIENTS = 1_000
+OLDEST_LLVM, NEWEST_LLVM = 19, 40
+PACKAGES = {"wrk": "wrk", "h2load": "nghttp2-client", "redis-server": "redis-server"}
+
+
+# --- build ---------------------------------------------------------------------------
+
+
+def build(name, build_it=True):
+    """The path of the guided binary: `tidegate`, or `bare-proxy`."""
+    crate = ROOT if name == "tidegate" else COMPARE / "bare"
+    target = crate / os.environ.get("CARGO_TARGET_DIR", "target")
+    guided, work = target / "guided" / name, target / "guided" / f"{name}.build"
+    if not build_it:
+        return processes.existing(guided)
+    merge, tools = profdata_tool(crate), find_tools()
+    guided.unlink(missing_ok=True)
+    counting = cargo_build(crate, name, work / "counting", "-Cprofile-generate")
+    with tempfile.TemporaryDirectory(prefix="guided-") as folder:
+        folder = pathlib.Path(folder)
+        train(name, counting, folder, tools)
+        profile = folder / "profile"
+        run([merge, "merge", "--output", profile, *folder.glob("*.profraw")])
+        # cargo does not look into a profile: another one has another name, and objects of its own
+        digest = hashlib.sha256(profile.read_bytes()).hexdigest()[:16]
+        shutil.rmtree(work / "guided", ignore_errors=True)
+        (work / "guided").mkdir()
+        kept = shutil.copy2(profile, work / "guided" / f"{digest}.profdata")
+    built = cargo_build(crate, name, work / "guided", f"-Cprofile-use={kept}")
+    shutil.copy2(built, guided)
+    return guided
+
+
+def cargo_build(crate, name, target, flag):
+    """With a flag for the binary alone, not for what runs while it is built: hence the --target."""
+    triple = host(crate)
+    encoded = os.environ.get("CARGO_ENCODED_RUSTFLAGS")
+    flags = encoded.split("\x1f") if encoded else os.environ.get("RUSTFLAGS", "").split()
+    command = ["cargo", "build", "--release", "--locked", "--bin", name]
+    command += ["--target", triple, "--target-dir", target]
+    env = os.environ | {"CARGO_ENCODED_RUSTFLAGS": "\x1f".join([*flags, flag])}
+    run(command, cwd=crate, env=env)
+    return target / triple / "release" / name
+
+
+def host(crate):
+    return re.search(r"^host: (.+)$", rustc(crate, "-vV"), re.MULTILINE)[1]
+
+
+def profdata_tool(crate):
+    """That of the toolchain, else the newest of the system that reads what the compiler writes."""
+    root = pathlib.Path(rustc(crate, "--print", "sysroot").strip())
+    own = root / "lib" / "rustlib" / host(crate) / "bin" / "llvm-profdata"
+    if own.is_file():
+        return own
+    for version in range(NEWEST_LLVM, OLDEST_LLVM - 1, -1):
+        if found := shutil.which(f"llvm-profdata-{version}"):
+            return found
+    raise machine.Failure(
+        "llvm-profdata is missing: rustup component add llvm-tools, or apt-get install "
+        f"llvm-{OLDEST_LLVM} or newer"
+    )
+
+
+def rustc(crate, *words):
+    try:
+        done = subprocess.run(["rustc", *words], cwd=crate, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise machine.Failure(f"rustc does not run: {error}") from None
+    return done.stdout
+
+
+def find_tools():
+    found = {name: shutil.which(name) for name in PACKAGES}
+    if absent := [PACKAGES[name] for name, path in found.items() if path is None]:
+        raise machine.Failure(f"missing: apt-get install {' '.join(absent)}")
+    return found
+
+
+def run(command, **options):
+    words = [str(word) for word in command]
+    if subprocess.run(words, check=False, **options).returncode != 0:
+        raise machine.Failure(f"{' '.join(words[:2])} failed, see above")
+
+
+# --- load ----------------------------------------------------------------------------
+
+
+def train(name, counting, folder, tools):
+    """Runs what counts under load; each process leaves a profile in `folder`."""
+    options = argparse.Namespace(no_build=False, tidegate=None, bare=None, threads=1, redis="tcp")
+    setattr(options, "tidegate" if name == "tidegate" else "bare", str(counting))
+    pattern = str(folder / "%p.profraw")
+    with environment("LLVM_PROFILE_FILE", pattern):
+        for subject, clients in scenarios(name):
+            with staged(folder) as stage:
+                origin_pid, origin_port = subjects.start_origin(stage, options)
+                started = subjects.start_subject(subject, stage, origin_port, clients, options)
+                for connections in (1, CONNECTIONS):
+                    load = Load(tools["wrk"], stage, origin_pid, clients, connections)
+                    load.run([started], SECONDS)
+                end(started.process, subject, folder)
+        if name == "tidegate":
+            with staged(folder) as stage:
+                mix(stage, counting, folder, tools, options)
+
+
+@contextlib.contextmanager
+def environment(name, value):
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+@contextlib.contextmanager
+def staged(folder):
+    with contextlib.ExitStack() as stack:
+        inner = stack.enter_context(tempfile.TemporaryDirectory(dir=folder))
+        yield Stage(stack, pathlib.Path(inner))
+
+
+def scenarios(name):
+    one, many = subjects.Clients(1), subjects.Clients(MANY_CLIENTS)
+    if name != "tidegate":
+        return [(subjects.BARE, one)]
+    return [
+        (subjects.ADMITTED, one),
+        (subjects.REFUSED, one),
+        (subjects.LEASED, one),
+        (subjects.STRICT, one),
+        (subjects.STRICT, many),
+        (subjects.REFUSED_SHARED, one),
+    ]
+
+
+def end(process, name, folder):
+    """What was killed instead of having ended has written nothing."""
+    processes.stop(process)
+    profile = folder / f"{process.pid}.profraw"
+    if not profile.is_file() or profile.stat().st_size == 0:
+        raise machine.Failure(f"{name} has written no profile (status {process.returncode})")
+
+
+def mix(stage, counting, folder, tools, options):
+    """Tokens, bodies, HTTP/2, every algorithm."""
+    clients = subjects.Clients(1)
+    _, origin_port = subjects.start_origin(stage, options)
+    redis = start_redis(stage, "mix-redis", options)
+    port, admin_port = machine.free_ports(2)
+    config = stage.folder / "training.yaml"
+    text = (SETUPS / "training.yaml").read_text().format(
+        port=port,
+        admin_port=admin_port,
+        origin_port=origin_port,
+        store=subjects.STORE.format(url=redis.url),
+        secret=secrets.token_hex(32),
+    )
+    config.write_text(text + clients.config())
+    sign = [counting, "token", "-c", config, "--client", "load-00000"]
+    token = finish(stage.start_tool(sign), "tidegate token").split()[-1]
+    process = stage.start("mix", [counting, "run", "-c", config])
+    url = f"http://127.0.0.1:{port}/"
+    key = {subjects.KEY_HEADER: clients.key(0)}
+    for status, path, headers in [
+        (200, "", key),
+        (200, "windows", key),
+        (200, "queues", {"Authorization": f"Bearer {token}"}),
+        (401, "windows", {}),
+    ]:
+        stage.wait_for_answer(status, process, "mix", f"{url}{path}", headers)
+    script = ["-s", SETUPS / "training.lua", url, "--", subjects.KEY_HEADER, clients.key(0), token]
+    for connections in (1, CONNECTIONS):
+        command = [tools["wrk"], "-t1", f"-c{connections}", f"-d{SECONDS}s", *script]
+        finish(stage.start_tool(command), "wrk")
+    command = [tools["h2load"], "--clients=8", "--max-concurrent-streams=8", f"--duration={SECONDS}"]
+    command += ["--header", f"{subjects.KEY_HEADER}: {clients.key(0)}", url]
+    output = finish(stage.start_tool(command), "h2load")
+    if not re.search(r"^status codes: [1-9]\d* 2xx, 0 3xx, 0 4xx, 0 5xx", output, re.MULTILINE):
+        raise machine.Failure(f"HTTP/2 was not answered 200 throughout:\n{output}")
+    end(process, "mix", folder)
