@@ -310,21 +310,31 @@ fn no_more_than_so_many_look_ups_are_under_way_and_memory_is_bounded() {
     let before = expired();
     // held up by a lock until all have asked, the first 64 wait, the others do not
     let locked = std::thread::scope(|threads| {
+        // the lock is in line behind the change, so that nobody reads between the two
         threads.spawn(|| {
             scene.server.sql(
-                "BEGIN; UPDATE api_keys SET scopes = '{a}'; COMMIT; \
-                 BEGIN; LOCK api_keys; \
+                "BEGIN; UPDATE api_keys SET scopes = '{a}'; \
+                 DO $$ BEGIN FOR i IN 1..400 LOOP PERFORM pg_sleep(0.05); \
+                 EXIT WHEN EXISTS (SELECT FROM pg_locks \
+                 WHERE mode = 'AccessExclusiveLock' AND NOT granted); \
+                 END LOOP; END $$; COMMIT",
+            )
+        });
+        let held = |mode: &str| {
+            let locks = "SELECT count(*) FROM pg_locks WHERE granted \
+                         AND relation = 'api_keys'::regclass AND mode = ";
+            scene.server.sql(&format!("{locks}'{mode}'")) != "0"
+        };
+        waiting::until("the change is made", || held("RowExclusiveLock"));
+        threads.spawn(|| {
+            scene.server.sql(
+                "BEGIN; LOCK api_keys; \
                  DO $$ BEGIN FOR i IN 1..400 LOOP PERFORM pg_sleep(0.05); \
                  EXIT WHEN EXISTS (SELECT FROM pg_class WHERE relname = 'asked'); \
                  END LOOP; END $$; COMMIT",
             )
         });
-        waiting::until("the table is locked", || {
-            scene
-                .server
-                .sql("SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock'")
-                != "0"
-        });
+        waiting::until("the table is locked", || held("AccessExclusiveLock"));
         waiting::until("the change is noticed", || expired() > before);
         let all: Vec<_> = (0..200_u8)
             .map(|n| find([n, 1].repeat(16).try_into().unwrap()))
