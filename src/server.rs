@@ -1,20 +1,18 @@
 //! From a snapshot to a running process: binds, starts the services, drains and stops.
 
-mod admin_service;
+mod beside;
 mod binding;
 mod housekeeping;
 mod proxy;
 mod shared_store;
 mod stop;
 
-use crate::admin::Access;
+use crate::admin::{self, Access};
 use crate::snapshot::Running;
-use admin_service::AdminService;
-use housekeeping::Housekeeping;
+use beside::Beside;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use proxy::ProxyService;
-use shared_store::SharedStore;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -154,18 +152,34 @@ impl Bound {
         if let [only] = services.as_mut_slice() {
             only.keeps_store = true;
         } else if running.limiter.shared_store().is_some() {
-            server.add_service(SharedStore::new(running.clone()));
+            // what one worker is busy with must not delay the counting of the others
+            let running = running.clone();
+            let work = async move { shared_store::start(&running).await };
+            server.add_service(Beside::new("shared-store", work));
         }
         for service in services {
             server.add_service(service);
         }
-        server.add_service(Housekeeping::new(running.clone()));
+        let work = housekeeping::keep_house(running.clone());
+        server.add_service(Beside::new("housekeeping", work));
         if let Some((listener, access)) = self.admin {
-            server.add_service(AdminService::new(listener, running, access));
+            let work = serve_admin(listener, running, access);
+            server.add_service(Beside::new("admin", work));
         }
         server.run(RunArgs {
             shutdown_signal: Box::new(stop),
         });
+    }
+}
+
+/// Until the process ends: during a drain its health check says so.
+async fn serve_admin(listener: TcpListener, running: Arc<Running>, access: Access) {
+    let served = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => admin::serve(listener, running, access).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = served {
+        tracing::error!("the admin listener stopped: {error}");
     }
 }
 

@@ -3,9 +3,6 @@
 
 use crate::snapshot::{Running, Snapshot};
 use crate::telemetry::AuthMetrics;
-use async_trait::async_trait;
-use pingora::server::{ListenFds, ShutdownWatch};
-use pingora::services::Service;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,48 +17,14 @@ const SHARDS: usize = 256;
 /// Ticks between look-ups of peers given by name.
 const RESOLVE_TICKS: usize = 10;
 
-/// A service of one thread.
-pub(super) struct Housekeeping {
-    running: Arc<Running>,
-}
-
-impl Housekeeping {
-    pub(super) fn new(running: Arc<Running>) -> Self {
-        Housekeeping { running }
-    }
-}
-
-#[async_trait]
-impl Service for Housekeeping {
-    async fn start_service(
-        &mut self,
-        _fds: Option<ListenFds>,
-        _shutdown: ShutdownWatch,
-        _per_fd: usize,
-    ) {
-        let running = self.running.clone();
-        must_not_panic("housekeeping", async move {
-            let names = resolve_names(running.clone());
-            let changes = crate::snapshot::watch(running.clone());
-            let keys = running.sources.keep_fresh(&running.clock, || {
-                running.snapshot().authenticator.jwks().cloned()
-            });
-            tokio::join!(names, changes, keys, tick(&running));
-        })
-        .await;
-    }
-
-    fn name(&self) -> &str {
-        "housekeeping"
-    }
-
-    fn threads(&self) -> Option<usize> {
-        Some(1)
-    }
-
-    fn listen_addresses(&self) -> Option<Vec<String>> {
-        Some(Vec::new())
-    }
+/// Never ends.
+pub(super) async fn keep_house(running: Arc<Running>) {
+    let names = resolve_names(running.clone());
+    let changes = crate::snapshot::watch(running.clone());
+    let keys = running.sources.keep_fresh(&running.clock, || {
+        running.snapshot().authenticator.jwks().cloned()
+    });
+    tokio::join!(names, changes, keys, tick(&running));
 }
 
 async fn tick(running: &Running) {
@@ -118,16 +81,5 @@ async fn resolve_names(running: Arc<Running>) {
             upstream.resolve().await;
         }
         tokio::time::sleep(TICK * RESOLVE_TICKS as u32).await;
-    }
-}
-
-/// Pingora lets a service that panics die alone and silently. A gateway without one of its
-/// services is broken, so it ends, loudly, and is started again by whoever supervises it.
-pub(super) async fn must_not_panic(name: &str, service: impl Future<Output = ()> + Send + 'static) {
-    if let Err(error) = tokio::spawn(service).await
-        && error.is_panic()
-    {
-        tracing::error!("the {name} service panicked: {error}");
-        std::process::exit(70);
     }
 }

@@ -1,6 +1,6 @@
 //! The proxy as a service that uses listeners bound beforehand and our own word for "stop accepting".
 
-use super::shared_store;
+use super::{beside, shared_store};
 use crate::gateway::Gateway;
 use crate::snapshot::Running;
 use async_trait::async_trait;
@@ -88,7 +88,7 @@ impl pingora::services::Service for ProxyService {
         let stop_accepting = self.stop_accepting.clone();
         let keeps_store = self.keeps_store;
         let running = self.running.clone();
-        super::housekeeping::must_not_panic("gateway", async move {
+        beside::must_not_panic("gateway", async move {
             match keeps_store {
                 true => shared_store::start(&running).await,
                 false => shared_store::is_connected_elsewhere(&running).await,

@@ -1,10 +1,6 @@
-//! The shared store's connection on a thread of its own, where several workers count through it.
+//! Where the shared store's connection lives: with the only worker, or beside several.
 
 use crate::snapshot::Running;
-use async_trait::async_trait;
-use pingora::server::{ListenFds, ShutdownWatch};
-use pingora::services::Service;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a start waits for the shared store, before it goes on without.
@@ -25,44 +21,5 @@ pub(super) async fn start(running: &Running) {
 pub(super) async fn is_connected_elsewhere(running: &Running) {
     if let Some(store) = running.limiter.shared_store() {
         store.first_connection(FIRST_CONNECTION).await;
-    }
-}
-
-/// A service of one thread: what one worker is busy with must not delay the counting of the others.
-pub(super) struct SharedStore {
-    running: Arc<Running>,
-}
-
-impl SharedStore {
-    pub(super) fn new(running: Arc<Running>) -> Self {
-        SharedStore { running }
-    }
-}
-
-#[async_trait]
-impl Service for SharedStore {
-    async fn start_service(
-        &mut self,
-        _fds: Option<ListenFds>,
-        _shutdown: ShutdownWatch,
-        _per_fd: usize,
-    ) {
-        let running = self.running.clone();
-        super::housekeeping::must_not_panic("shared store", async move {
-            start(&running).await;
-        })
-        .await;
-    }
-
-    fn name(&self) -> &str {
-        "shared-store"
-    }
-
-    fn threads(&self) -> Option<usize> {
-        Some(1)
-    }
-
-    fn listen_addresses(&self) -> Option<Vec<String>> {
-        Some(Vec::new())
     }
 }

@@ -7,15 +7,14 @@ import typing
 
 from measure import machine, report
 from measure.load import in_rounds
-from measure.processes import ROOT, SETUPS
+from measure.processes import SETUPS
 from measure.redis import command, start_redis
-from measure.subjects import BURST, PER_MINUTE
+from measure.spend import BURST, PER_MINUTE, load_spend, spend_call
 
 CLIENTS = 10_000
 # of every workload, prepared once and sent again and again
 PAYLOADS = 100
 SETS_PER_PAYLOAD = 160
-MICRO = 1_000_000
 
 
 class Workload(typing.NamedTuple):
@@ -34,18 +33,6 @@ class Cost(typing.NamedTuple):
     cpu_us_per_call: float
     script_us_per_set: float
     cpu_us_per_set: float
-
-
-def spend_call(sha, sets):
-    """EVALSHA of lua/spend.lua for one request of each set; a set is the keys of its buckets."""
-    divisor = 60 * MICRO  # micro-units that leak per microsecond: PER_MINUTE / 60 seconds
-    bucket = ["t", "e", 1, BURST, PER_MINUTE * MICRO, divisor]
-    keys = list(itertools.chain.from_iterable(sets))
-    several = int(len(set(keys)) < len(keys))
-    # one live gateway, one kind of bucket, and all sets alike
-    arguments = ["measured", 30 * MICRO, 1, several, 1, *bucket]
-    arguments += [len(sets), 0, 0, len(sets[0]), *([1] * len(sets[0])), *([1] * len(sets))]
-    return command("EVALSHA", sha, len(keys), *keys, *arguments)
 
 
 def plain_call(sha, client):
@@ -68,7 +55,7 @@ def compare(stage, options):
 
 
 def prepare(connection):
-    spend = connection.call("SCRIPT", "LOAD", (ROOT / "lua" / "spend.lua").read_text())
+    spend = load_spend(connection)
     plain = connection.call("SCRIPT", "LOAD", (SETUPS / "token_bucket.lua").read_text())
     choose = random.Random(1)
 

@@ -152,7 +152,7 @@ def staged(folder):
 def scenarios(name):
     one, many = subjects.Clients(1), subjects.Clients(MANY_CLIENTS)
     if name != "tidegate":
-        return [(subjects.BARE, one)]
+        return [(subjects.BARE, one), (subjects.BARE_ASKING, one)]
     return [
         (subjects.ADMITTED, one),
         (subjects.REFUSED, one),

@@ -5,11 +5,11 @@ import statistics
 import typing
 
 from measure import report
-from measure.bucket_cost import spend_call
 from measure.load import in_rounds, read_calls, warm_up
-from measure.processes import ROOT, finish, own_binary
+from measure.processes import finish, own_binary
 from measure.redis import command, start_redis
-from measure.subjects import BARE, KEY_HEADER
+from measure.spend import load_spend, spend_call
+from measure.subjects import BARE, BARE_ASKING, KEY_HEADER, KEYS, STRICT
 
 WARM_UP_SECONDS = 1
 CONNECTIONS = 16
@@ -22,7 +22,6 @@ class Target(typing.NamedTuple):
     address: str
     payload: bytes
     expect: str
-    then: typing.Optional["Target"] = None
 
 
 class Latency(typing.NamedTuple):
@@ -39,28 +38,21 @@ def compare(load, subjects, options):
     stage, label = load.stage, f"latency at {options.rate}/s"
     redis = start_redis(stage, "alone-redis", options)
     with redis.connect() as connection:
-        sha = connection.call("SCRIPT", "LOAD", (ROOT / "lua" / "spend.lua").read_text())
-    spend = spend_call(sha, [["tg:t:per-client:c:load", "tg:t:per-route:c:load"]])
+        spend = spend_call(load_spend(connection), [KEYS])
     alone = [
         Target("Redis PING", redis.address, command("PING"), "+PONG"),
         Target("Redis EVALSHA", redis.address, spend, "$"),
     ]
     warm_up(load, subjects, label)
     servers = [target_of(subject, load.clients) for subject in subjects]
-    # at the same time as the others it would load the bare proxy twice
-    both = [
-        server._replace(name=f"{server.name} + EVALSHA", then=alone[-1])
-        for server in servers
-        if server.name == BARE and not options.together
-    ]
     before = {subject.name: read_calls(subject) for subject in subjects}
     results = in_rounds(
-        [*servers, *both, *alone],
+        [*servers, *alone],
         options,
         label,
         lambda group: run(stage, group, options),
     )
-    print_results(results, [target.name for target in [*servers, *both]])
+    print_results(results, [server.name for server in servers])
     requests = options.rounds * options.rate * (WARM_UP_SECONDS + options.seconds)
     for subject in subjects:
         if subject.redis:
@@ -83,8 +75,10 @@ def target_of(subject, clients):
 def run(stage, targets, options):
     tools = []
     for target in targets:
-        words = [own_binary(options, "paced"), *words_of(stage, target, "--")]
-        words += ["--rate", options.rate, "--connections", CONNECTIONS]
+        payload = stage.folder / f"{target.name}.payload"
+        payload.write_bytes(target.payload)
+        words = [own_binary(options, "paced"), "--to", target.address, "--payload", payload]
+        words += ["--expect", target.expect, "--rate", options.rate, "--connections", CONNECTIONS]
         words += ["--warm-up", WARM_UP_SECONDS, "--seconds", options.seconds]
         tools.append(stage.start_tool(words))
     outputs = [
@@ -93,14 +87,6 @@ def run(stage, targets, options):
     ]
     figures = [json.loads(output.splitlines()[-1]) for output in outputs]
     return [Latency(*(figure[field] for field in Latency._fields)) for figure in figures]
-
-
-def words_of(stage, target, prefix):
-    payload = stage.folder / f"{target.name}.payload"
-    payload.write_bytes(target.payload)
-    words = [f"{prefix}to", target.address, f"{prefix}payload", payload]
-    words += [f"{prefix}expect", target.expect]
-    return words + (words_of(stage, target.then, "--then-") if target.then else [])
 
 
 def print_results(results, servers):
@@ -116,16 +102,16 @@ def print_results(results, servers):
     for field, label in labels.items():
         report.row(label, [f"{getattr(figure, field):,.0f}" for figure in middle])
     print(
-        "\nEVALSHA is lua/spend.lua with two buckets, sent by the client itself: alone, and each time "
-        "after a request to the bare proxy"
+        "\nEVALSHA is lua/spend.lua with two buckets: sent by the client itself, or by the bare proxy "
+        "before it passes a request on"
     )
-    for name in servers:
-        if name != BARE and BARE in results:
-            added = [
-                f"{label} {added_us(results[name], results[BARE], field)}"
-                for field, label in [("p50_us", "p50"), ("p99_us", "p99")]
-            ]
-            print(f"added by {name} over {BARE}: {', '.join(added)}", flush=True)
+    over = [(name, BARE) for name in servers if name != BARE]
+    for name, base in [*over, (STRICT, BARE_ASKING)]:
+        added = [
+            f"{label} {added_us(results[name], results[base], field)}"
+            for field, label in [("p50_us", "p50"), ("p99_us", "p99")]
+        ]
+        print(f"added by {name} over {base}: {', '.join(added)}", flush=True)
 
 
 def added_us(ours, theirs, field):

@@ -19,8 +19,10 @@ from measure.processes import (
     tidegate_binary,
 )
 from measure.redis import Redis, start_redis
+from measure.spend import BURST, PER_MINUTE, load_spend, spend_call
 
 BARE, BARE_TWICE, BARE_PINNED = "bare", "bare again", "bare, no work stealing"
+BARE_ASKING = "bare + EVALSHA"
 ADMITTED, REFUSED = "tidegate", "refused"
 STRICT, LEASED, REFUSED_SHARED = "strict", "leased", "refused-shared"
 NGINX = "nginx+lua"
@@ -30,11 +32,11 @@ RATE_HEADER = "X-RateLimit-Limit"
 
 # More than this machine can send. What a lease may hold is a part of what comes back.
 FAST = "count: 1000000, period: 1s"
-# The same by its burst; comes back so slowly that buckets are found in Redis by the next call,
-# as they are in production, instead of having expired.
-PER_MINUTE, BURST = 100, 1_000_000_000
+# the same by its burst
 SLOW = f"count: {PER_MINUTE}, period: 60s, burst: {BURST}"
 NONE = "count: 1, period: 1h"
+# as a gateway writes those of the two buckets of a request
+KEYS = ["tg:t:per-client:c:load", "tg:t:per-client-and-route:cr:load:origin"]
 
 # The default deadline, 25 ms, is for production. On two cores that the load saturates it would
 # be missed now and then, and requests that are to be counted in Redis would not be.
@@ -144,7 +146,7 @@ def start_origin(stage, options):
 
 
 def start_subject(name, stage, origin_port, clients, options):
-    if name in (BARE, BARE_TWICE, BARE_PINNED):
+    if name in (BARE, BARE_TWICE, BARE_PINNED, BARE_ASKING):
         return start_bare(name, stage, origin_port, options)
     if name == NGINX:
         return start_nginx(stage, origin_port, clients, options)
@@ -157,8 +159,14 @@ def start_bare(name, stage, origin_port, options):
     command += ["--upstream", f"127.0.0.1:{origin_port}", "--threads", options.threads]
     if name == BARE_PINNED:
         command.append("--no-work-stealing")
+    redis = start_redis(stage, f"{name}-redis", options) if name == BARE_ASKING else None
+    if redis:
+        call = stage.folder / f"{name}.call"
+        with redis.connect() as connection:
+            call.write_bytes(spend_call(load_spend(connection), [KEYS]))
+        command += ["--redis", redis.address, "--call", call]
     process = stage.start(name, command)
-    subject = Subject(name, process, f"http://127.0.0.1:{port}/", 200, sends_key=False)
+    subject = Subject(name, process, f"http://127.0.0.1:{port}/", 200, False, redis)
     stage.wait_for_answer(200, process, name, subject.url, {})
     return subject
 

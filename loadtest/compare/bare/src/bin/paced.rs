@@ -3,10 +3,6 @@
 //! Open loop: when a request is due does not depend on the replies before it, and its latency
 //! counts from that time, not from when it could be sent (no coordinated omission). Every
 //! connection has a thread and every nth request; speaks HTTP/1.1 and the protocol of Redis.
-//!
-//! With `--then-to` each request is two: once the first has its reply, the thread sends the second, and
-//! the latency counts to the reply of that. So one can see what a round trip to Redis takes on a
-//! machine that does the work of a proxy between two of them.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -15,23 +11,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const USAGE: &str = "usage: paced --to HOST:PORT|/SOCKET --payload FILE --rate PER_SECOND \
-     --seconds N --warm-up N --connections N --expect PREFIX_OF_THE_REPLY \
-     [--then-to HOST:PORT|/SOCKET --then-payload FILE --then-expect PREFIX_OF_THE_REPLY]";
+     --seconds N --warm-up N --connections N --expect PREFIX_OF_THE_REPLY";
 /// Longer replies than this are not what this tool is for.
 const REPLY_MAX_BYTES: usize = 64 * 1024;
 /// So that every thread is there before the first request is due.
 const HEAD_START: Duration = Duration::from_millis(100);
 
-/// What to send where, and how the reply begins.
-struct Target {
+struct Plan {
     to: String,
     payload: Vec<u8>,
     expect: Vec<u8>,
-}
-
-struct Plan {
-    /// one after the other; together they are one request
-    targets: Vec<Target>,
     connections: u32,
     /// between two requests of all connections together
     interval: Duration,
@@ -50,26 +39,10 @@ impl<T: Read + Write> Stream for T {}
 
 /// The value that follows `name` on the command line.
 fn argument(name: &str) -> String {
-    optional(name).unwrap_or_else(|| stop(&format!("{name} is missing")))
-}
-
-fn optional(name: &str) -> Option<String> {
     std::env::args()
         .skip_while(|argument| argument != name)
         .nth(1)
-}
-
-/// The target whose arguments begin with `prefix`, if there is one.
-fn target(prefix: &str) -> Option<Target> {
-    let to = optional(&format!("--{prefix}to"))?;
-    let file = argument(&format!("--{prefix}payload"));
-    let payload = std::fs::read(&file).unwrap_or_else(|e| stop(&format!("{file}: {e}")));
-    let expect = argument(&format!("--{prefix}expect")).into_bytes();
-    Some(Target {
-        to,
-        payload,
-        expect,
-    })
+        .unwrap_or_else(|| stop(&format!("{name} is missing")))
 }
 
 fn number(name: &str) -> u32 {
@@ -120,8 +93,8 @@ fn redis_reply_bytes(buffer: &[u8]) -> Option<usize> {
     (buffer.len() >= end).then_some(end)
 }
 
-fn exchange(stream: &mut dyn Stream, target: &Target, buffer: &mut [u8]) -> io::Result<()> {
-    stream.write_all(&target.payload)?;
+fn exchange(stream: &mut dyn Stream, plan: &Plan, buffer: &mut [u8]) -> io::Result<()> {
+    stream.write_all(&plan.payload)?;
     let mut filled = 0;
     loop {
         let read = stream.read(&mut buffer[filled..])?;
@@ -133,7 +106,7 @@ fn exchange(stream: &mut dyn Stream, target: &Target, buffer: &mut [u8]) -> io::
             break;
         }
     }
-    if buffer[..filled].starts_with(&target.expect) {
+    if buffer[..filled].starts_with(&plan.expect) {
         return Ok(());
     }
     let reply = String::from_utf8_lossy(&buffer[..filled.min(300)]);
@@ -142,20 +115,14 @@ fn exchange(stream: &mut dyn Stream, target: &Target, buffer: &mut [u8]) -> io::
 
 /// Sends what falls to one connection.
 fn run(plan: &Plan, connection: u32, start: Instant) -> io::Result<Vec<Sample>> {
-    let connected = plan.targets.iter().map(|target| {
-        connect(&target.to).map_err(|error| io::Error::other(format!("{}: {error}", target.to)))
-    });
-    let mut streams = connected.collect::<io::Result<Vec<_>>>()?;
+    let mut stream = connect(&plan.to)?;
     let mut buffer = vec![0; REPLY_MAX_BYTES];
     let mut samples = Vec::new();
     let mut due = plan.interval * connection;
     while due < plan.until {
         thread::sleep((start + due).saturating_duration_since(Instant::now()));
         let sent = start.elapsed() - due;
-        for (target, stream) in plan.targets.iter().zip(&mut streams) {
-            exchange(&mut **stream, target, &mut buffer)
-                .map_err(|error| io::Error::other(format!("{}: {error}", target.to)))?;
-        }
+        exchange(&mut *stream, plan, &mut buffer)?;
         let answered = start.elapsed() - due;
         if due >= plan.warm_up {
             samples.push(Sample { sent, answered });
@@ -195,12 +162,13 @@ fn main() {
     if std::fs::write("/proc/self/timerslack_ns", "1").is_err() {
         eprintln!("paced: the timer slack stays as it is");
     }
+    let payload = argument("--payload");
     let seconds = |name| Duration::from_secs(number(name).into());
     let warm_up = seconds("--warm-up");
     let plan = Plan {
-        targets: std::iter::once(target("").unwrap_or_else(|| stop("--to is missing")))
-            .chain(target("then-"))
-            .collect(),
+        to: argument("--to"),
+        payload: std::fs::read(&payload).unwrap_or_else(|e| stop(&format!("{payload}: {e}"))),
+        expect: argument("--expect").into_bytes(),
         connections: number("--connections"),
         interval: Duration::from_secs(1) / number("--rate"),
         warm_up,
@@ -221,7 +189,7 @@ fn main() {
     for outcome in outcomes {
         match outcome {
             Ok(Ok(of_one)) => samples.extend(of_one),
-            Ok(Err(error)) => stop(&error.to_string()),
+            Ok(Err(error)) => stop(&format!("{}: {error}", plan.to)),
             Err(_) => stop("a thread panicked"),
         }
     }
