@@ -6,7 +6,7 @@ use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::Service;
 use std::pin::Pin;
 
-/// One piece of work for as long as the process lives: during a drain it goes on.
+/// One piece of work, which a drain does not end.
 pub(super) struct Beside {
     name: &'static str,
     /// taken when it starts; Pingora shares services, hence the lock, which nobody waits for

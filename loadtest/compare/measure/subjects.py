@@ -32,11 +32,11 @@ RATE_HEADER = "X-RateLimit-Limit"
 
 # More than this machine can send. What a lease may hold is a part of what comes back.
 FAST = "count: 1000000, period: 1s"
-# the same by its burst
+# the same by its burst, in buckets that stay
 SLOW = f"count: {PER_MINUTE}, period: 60s, burst: {BURST}"
 NONE = "count: 1, period: 1h"
-# as a gateway writes those of the two buckets of a request
-KEYS = ["tg:t:per-client:c:load", "tg:t:per-client-and-route:cr:load:origin"]
+# of the two buckets of a request, as Redis has them behind a gateway set up by setups/tidegate.yaml
+KEYS = ["tg:t:per-client:c:load-00000", "tg:t:per-client-and-route:c:load-00000:r:origin"]
 
 # The default deadline, 25 ms, is for production. On two cores that the load saturates it would
 # be missed now and then, and requests that are to be counted in Redis would not be.

@@ -1,7 +1,7 @@
 //! A Pingora proxy that does nothing but proxy: the floor that Tidegate is measured against.
 //!
 //! With `--redis` it sends the same call to Redis before each request, over a connection of a pool,
-//! and passes the request on once it has the reply: the least that a round trip costs a proxy.
+//! and passes the request on once it has the reply: what a round trip costs a proxy that does little else.
 
 use std::io;
 use std::sync::Mutex;
