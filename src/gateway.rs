@@ -4,6 +4,7 @@ mod answer_headers;
 mod client_address;
 mod context;
 mod deciding;
+mod header_map;
 mod hygiene;
 mod ratelimit_headers;
 mod rejection;

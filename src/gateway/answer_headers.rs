@@ -5,6 +5,7 @@
 //! stay so, except that the usual ones are written `Content-Type` then, as nginx does. What we add is in
 //! lower case, as in HTTP/2 (RFC 9110, 5.1: names mean the same in any case).
 
+use super::header_map::put;
 use http::response::Parts;
 use http::{HeaderName, HeaderValue};
 use pingora::Result;
@@ -27,7 +28,7 @@ pub(super) fn change(
     let headers = &mut parts.headers;
     headers.reserve(most + ADDED_BY_PINGORA);
     let added = add(&mut |name, value| {
-        headers.insert(name, value);
+        put(headers, name, value);
         Ok(())
     });
     *response = ResponseHeader::from(parts);

@@ -5,11 +5,12 @@
 //! it, `X-Tidegate-Decided-By` says who decided.
 
 use super::context::Context;
+use super::header_map::valued;
 use crate::admission::Applied;
 use crate::limit::algorithm::Answer;
 use crate::policy::{Policy, PolicyQuota};
 use http::{HeaderName, HeaderValue};
-use pingora::{ErrorType, OrErr, Result};
+use pingora::Result;
 use smallvec::SmallVec;
 
 const X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
@@ -103,11 +104,6 @@ pub(super) fn add(
         put(RATELIMIT, valued(&limits)?)?;
     }
     Ok(())
-}
-
-/// A copy of its exact length: longer buffers would need a second allocation that says how long they are.
-fn valued(text: &[u8]) -> Result<HeaderValue> {
-    HeaderValue::from_bytes(text).or_err(ErrorType::InvalidHTTPHeader, "a header of ours")
 }
 
 impl Told<'_> {

@@ -2,6 +2,7 @@
 
 use super::client_address::X_FORWARDED_FOR;
 use super::context::Context;
+use super::header_map::put;
 use super::hygiene::{is_spelling_of, only_ours, without_nominations};
 use crate::limit::descriptor::write_ipv4;
 use http::request::Parts;
@@ -105,21 +106,21 @@ fn origin(headers: &mut HeaderMap, came: &RequestHeader, ctx: &Context) -> Resul
         Some(before) => valued(format!("{before}, {ip}"))?,
         None => text_of(ip)?,
     };
-    headers.insert(X_FORWARDED_FOR, hops);
+    put(headers, X_FORWARDED_FOR, hops);
     let scheme = match believed(X_FORWARDED_PROTO) {
         Some(scheme) => valued(scheme)?,
         None => HeaderValue::from_static(SCHEME),
     };
-    headers.insert(X_FORWARDED_PROTO, scheme);
+    put(headers, X_FORWARDED_PROTO, scheme);
     if let Some(host) = believed(X_FORWARDED_HOST) {
-        headers.insert(X_FORWARDED_HOST, valued(host)?);
+        put(headers, X_FORWARDED_HOST, valued(host)?);
     } else if !ctx.host.is_empty() {
-        headers.insert(X_FORWARDED_HOST, host_of(came, ctx)?);
+        put(headers, X_FORWARDED_HOST, host_of(came, ctx)?);
     }
-    headers.insert(X_REQUEST_ID, valued(ctx.request_id())?);
+    put(headers, X_REQUEST_ID, valued(ctx.request_id())?);
     if ctx.route().is_some_and(|route| route.forwarded_header) {
         let element = forwarded(ctx, believed(header::FORWARDED));
-        headers.insert(header::FORWARDED, valued(element)?);
+        put(headers, header::FORWARDED, valued(element)?);
     }
     Ok(())
 }
@@ -137,9 +138,9 @@ fn identity(headers: &mut HeaderMap, ctx: &Context) -> Result<()> {
     let Some(client) = ctx.identity.client() else {
         return Ok(());
     };
-    headers.insert(X_TIDEGATE_CLIENT, client.id_header.clone());
+    put(headers, X_TIDEGATE_CLIENT, client.id_header.clone());
     if let Some(tier) = &client.tier {
-        headers.insert(X_TIDEGATE_TIER, valued(tier.clone())?);
+        put(headers, X_TIDEGATE_TIER, valued(tier.clone())?);
     }
     Ok(())
 }
@@ -180,7 +181,7 @@ fn unnominate(headers: &mut HeaderMap, ours: impl Fn(&HeaderName) -> bool) {
     };
     headers.remove(header::CONNECTION);
     if let Some(rest) = rest.and_then(|rest| HeaderValue::from_bytes(&rest).ok()) {
-        headers.insert(header::CONNECTION, rest);
+        put(headers, header::CONNECTION, rest);
     }
 }
 

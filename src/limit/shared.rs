@@ -8,10 +8,12 @@ mod portions;
 mod resets;
 mod stopping;
 mod tending;
+mod waiting;
 
 pub use permits::Permits;
+pub use waiting::Waiting;
 
-use super::batch::{Lines, SetId, Verdict, Waiter};
+use super::batch::{Lines, SetId, Waiter};
 use super::breaker::Breaker;
 use super::decision::{Charge, Decision, Terms};
 use super::descriptor::BucketKey;
@@ -30,10 +32,12 @@ use smallvec::SmallVec;
 use std::hash::Hasher;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::thread::ThreadId;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
+use waiting::Calling;
 
 /// How the shared store is reached and what holds without it.
 #[derive(Clone)]
@@ -83,7 +87,7 @@ pub struct Shared {
     clock: StoreClock,
     gateways: AtomicU64,
     /// where the connection and all that talks to the store live
-    runtime: OnceLock<Handle>,
+    runtime: OnceLock<(Handle, ThreadId)>,
     /// told when the subscription to resets is not to be trusted any more
     deaf: Notify,
     /// do we hear of resets?
@@ -102,19 +106,6 @@ pub enum Condition {
     Failing,
     /// there is no connection
     Disconnected,
-}
-
-/// A request that waits for the store.
-pub struct Waiting {
-    verdict: oneshot::Receiver<Verdict>,
-}
-
-impl Waiting {
-    /// Bounded by the deadline of the request.
-    pub async fn verdict(&mut self) -> Verdict {
-        let verdict = (&mut self.verdict).await;
-        verdict.unwrap_or(Verdict::Unavailable)
-    }
 }
 
 impl Shared {
@@ -163,7 +154,8 @@ impl Shared {
         if self.breaker.is_open() {
             return Err(self.alone(charges, now_us));
         }
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.settings.max_waiting {
+        let already_waiting = self.waiting.fetch_add(1, Ordering::Relaxed);
+        if already_waiting >= self.settings.max_waiting {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             self.metrics.crowded.inc();
             return Err(self.alone(charges, now_us));
@@ -173,10 +165,15 @@ impl Shared {
             answer,
             deadline: Instant::from_std(Stopwatch::start().after(self.settings.timeout)),
         };
+        let mut calling = None;
         if self.lines.join(id, || Wants::of(charges), Some(waiter)) {
-            self.ask();
+            if already_waiting == 0 && self.is_here() {
+                calling = Some(Calling::new(self, self.clone().call()));
+            } else {
+                self.ask();
+            }
         }
-        Ok(Waiting { verdict })
+        Ok(Waiting::new(verdict, calling))
     }
 
     /// Decides by outage mode.

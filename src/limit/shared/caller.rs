@@ -23,10 +23,11 @@ const MAX_REFUNDS: usize = 64;
 impl Shared {
     /// Makes a call soon.
     pub(super) fn ask(self: &Arc<Self>) {
-        self.spawn(self.clone().call());
+        // boxed, for a task moves its future several times
+        self.spawn(Box::pin(self.clone().call()));
     }
 
-    async fn call(self: Arc<Self>) {
+    pub(super) async fn call(self: Arc<Self>) {
         // Where requests run on the store's own runtime, those that are ready now join their lines
         // before. One that is the only one in the whole gateway to wait is sent at once.
         if self.waiting.load(Ordering::Relaxed) != 1 {

@@ -39,7 +39,8 @@ impl Shared {
     /// Starts what runs beside the traffic, on the runtime of the caller. The connection is driven
     /// there, and calls are made there, whichever thread the requests are on.
     pub fn start(self: &Arc<Self>) {
-        if self.runtime.set(Handle::current()).is_err() {
+        let here = (Handle::current(), std::thread::current().id());
+        if self.runtime.set(here).is_err() {
             return;
         }
         let shared = self.clone();
@@ -63,9 +64,17 @@ impl Shared {
     /// Does something for the store on its runtime. Before the start nothing is done, and nothing is asked
     /// for: the breaker is open until the first connection. Once the runtime has ended, so has the process.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        if let Some(runtime) = self.runtime.get() {
+        if let Some((runtime, _)) = self.runtime.get() {
             runtime.spawn(task);
         }
+    }
+
+    /// Is this thread the one the store's runtime is on? Not if requests are served by several.
+    pub(super) fn is_here(&self) -> bool {
+        let here = std::thread::current().id();
+        self.runtime
+            .get()
+            .is_some_and(|(_, thread)| *thread == here)
     }
 
     /// The heartbeat. It writes, so it fails where spending would fail: on a replica, with memory

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 /// A gateway with one policy: 60 units an hour for each `X-Key`.
 fn gateway(upstream: &Upstream, url: &str, settings: &str, policy: &str) -> Gateway {
     let gateway = Gateway::start(&format!(
-        "{}{EVERYTHING}store: {{ redis: {{ url: \"{url}\", {settings} }} }}
+        "{}{EVERYTHING}server: {{ threads: 1 }}
+store: {{ redis: {{ url: \"{url}\", {settings} }} }}
 policies: {{ p: {{ key: ['header:X-Key'], algorithm: token_bucket, quota: {{ count: {QUOTA}, period: 1h }}, {policy} }} }}",
         app(upstream.address)
     ));

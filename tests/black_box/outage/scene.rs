@@ -54,8 +54,11 @@ impl Scene {
             app(upstream.address)
         );
         let scene = Scene {
+            // the store's connection lives on the only worker, or beside two
             gateways: (0..gateways)
-                .map(|_| Gateway::start(&configuration))
+                .map(|nth| 1 + nth % 2)
+                .map(|workers| format!("{configuration}server: {{ threads: {workers} }}\n"))
+                .map(|configuration| Gateway::start(&configuration))
                 .collect(),
             _upstream: upstream,
             timeout: Duration::from_millis(timeout_ms),

@@ -213,7 +213,7 @@ fn decide(
     writer.number(frame.gateways.clamp(1, MAX_UNITS));
     writer.number(u64::from(share_buckets(sets)));
     let mut classes = Classes::default();
-    let likenesses: SmallVec<[Likeness; 16]> = sets
+    let likenesses: SmallVec<[Likeness; 1]> = sets
         .iter()
         .map(|set| Likeness {
             extra: set.extra.min(MAX_UNITS),
