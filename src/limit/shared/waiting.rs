@@ -55,7 +55,8 @@ impl Waiting {
 }
 
 impl Drop for Waiting {
-    /// A call goes on without who began it: others may have joined it, and what it takes is handed back.
+    /// At its deadline a request goes on without the store. Its call goes on too: others may have joined it, and
+    /// what it takes is handed back.
     fn drop(&mut self) {
         if let Some(Calling { call, shared }) = self.calling.take() {
             shared.spawn(call);
