@@ -25,13 +25,14 @@ class Target(typing.NamedTuple):
 
 
 class Latency(typing.NamedTuple):
-    """Since the requests were due, in microseconds; `late`: until they were sent."""
+    """Since requests were due, in microseconds; `late`: until, `since_sent`: from when they were sent."""
 
     p50_us: float
     p99_us: float
     max_us: float
     late_p50_us: float
     late_p99_us: float
+    since_sent_p50_us: float
 
 
 def compare(load, subjects, options):
@@ -96,6 +97,7 @@ def print_results(results, servers):
         "max_us": "longest",
         "late_p50_us": "sent late by, p50",
         "late_p99_us": "sent late by, p99",
+        "since_sent_p50_us": "since sent, p50",
     }
     report.row("us since due, medians", results)
     middle = [report.medians(rounds) for rounds in results.values()]

@@ -145,15 +145,17 @@ fn report(samples: &[Sample]) {
         durations
     };
     let (answered, sent) = (sorted(|s| s.answered), sorted(|s| s.sent));
+    let took = sorted(|s| s.answered.saturating_sub(s.sent));
     println!(
         "{{\"requests\": {}, \"p50_us\": {:.1}, \"p99_us\": {:.1}, \"max_us\": {:.1}, \
-         \"late_p50_us\": {:.1}, \"late_p99_us\": {:.1}}}",
+         \"late_p50_us\": {:.1}, \"late_p99_us\": {:.1}, \"since_sent_p50_us\": {:.1}}}",
         samples.len(),
         micros(&answered, 50),
         micros(&answered, 99),
         micros(&answered, 100),
         micros(&sent, 50),
         micros(&sent, 99),
+        micros(&took, 50),
     );
 }
 
