@@ -9,10 +9,18 @@ from measure.load import in_rounds, read_calls, warm_up
 from measure.processes import finish, own_binary
 from measure.redis import command, start_redis
 from measure.spend import load_spend, spend_call
-from measure.subjects import BARE, BARE_ASKING, KEY_HEADER, KEYS, STRICT
+from measure.subjects import BARE, BARE_ASKING, KEY_HEADER, KEYS, LEASED, STRICT
 
 WARM_UP_SECONDS = 1
 CONNECTIONS = 16
+# what a round trip costs: a proxy that does nothing else, and one that does all but this
+PAIRS = (
+    (LEASED, BARE),
+    (STRICT, BARE),
+    (BARE_ASKING, BARE),
+    (STRICT, LEASED),
+    (STRICT, BARE_ASKING),
+)
 
 
 class Target(typing.NamedTuple):
@@ -35,8 +43,9 @@ class Latency(typing.NamedTuple):
     since_sent_p50_us: float
 
 
-def compare(load, subjects, options):
-    stage, label = load.stage, f"latency at {options.rate}/s"
+def measure(load, subjects, options, label):
+    """All rounds of everything, by name; a subject's script calls are printed."""
+    stage = load.stage
     redis = start_redis(stage, "alone-redis", options)
     with redis.connect() as connection:
         spend = spend_call(load_spend(connection), [KEYS])
@@ -53,7 +62,6 @@ def compare(load, subjects, options):
         label,
         lambda group: run(stage, group, options),
     )
-    print_results(results, [server.name for server in servers])
     requests = options.rounds * options.rate * (WARM_UP_SECONDS + options.seconds)
     for subject in subjects:
         if subject.redis:
@@ -65,6 +73,7 @@ def compare(load, subjects, options):
                 f"{subject.name}: {calls:.3f} script calls per request, {from_leases:.1%} from "
                 f"leases, {uncounted:.2%} without Redis"
             )
+    return results
 
 
 def target_of(subject, clients):
@@ -90,7 +99,7 @@ def run(stage, targets, options):
     return [Latency(*(figure[field] for field in Latency._fields)) for figure in figures]
 
 
-def print_results(results, servers):
+def print_results(results):
     labels = {
         "p50_us": "p50",
         "p99_us": "p99",
@@ -107,8 +116,7 @@ def print_results(results, servers):
         "\nEVALSHA is lua/spend.lua with two buckets: sent by the client itself, or by the bare proxy "
         "before it passes a request on"
     )
-    over = [(name, BARE) for name in servers if name != BARE]
-    for name, base in [*over, (STRICT, BARE_ASKING)]:
+    for name, base in PAIRS:
         added = [
             f"{label} {added_us(results[name], results[base], field)}"
             for field, label in [("p50_us", "p50"), ("p99_us", "p99")]

@@ -26,7 +26,8 @@ def print_conditions(options, wrk):
         "build": build_of(options),
         "subjects": f"{options.threads} worker thread(s) each, {BODY_BYTES} bytes a response",
         "redis": f"{redis_version()}, one for each subject that needs one, by {by}, no persistence",
-        "rounds": f"{options.rounds} of {options.seconds} s, {mode}, warm-up {WARM_UP_SECONDS} s",
+        "rounds": f"{options.rounds} of {options.seconds} s, {mode}, warm-up {WARM_UP_SECONDS} s, after "
+        f"each of {options.starts} starts",
         "cpu counted": "user + system of the subject's processes and of its Redis",
     }
     if nginx_binary():

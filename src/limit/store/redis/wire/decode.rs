@@ -109,19 +109,25 @@ impl Iterator for Numbers<'_> {
     type Item = Result<u64, BadReply>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let text = self.rest.take()?;
-        let end = text.iter().position(|byte| is_between(*byte));
-        let (word, rest) = text.split_at(end.unwrap_or(text.len()));
-        self.rest = rest.split_first().map(|(_, rest)| rest);
-        if word.is_empty() || !word.iter().all(u8::is_ascii_digit) {
-            return Some(Err(BadReply::NotNumbers));
+        let mut bytes = self.rest.take()?.iter();
+        let mut number = None;
+        for &byte in bytes.by_ref() {
+            match byte {
+                b'0'..=b'9' => {
+                    let before: u64 = number.unwrap_or(0);
+                    let digit = u64::from(byte - b'0');
+                    number = Some(before.saturating_mul(10).saturating_add(digit));
+                }
+                byte if is_between(byte) => {
+                    self.rest = Some(bytes.as_slice());
+                    break;
+                }
+                _ => return Some(Err(BadReply::NotNumbers)),
+            }
         }
         // a bucket that somebody else has written may have more digits than are of use
-        let number = word.iter().fold(0_u64, |number, digit| {
-            let digit = u64::from(digit - b'0');
-            number.saturating_mul(10).saturating_add(digit)
-        });
-        Some(Ok(number.min(LARGEST)))
+        let number = number.map(|number| number.min(LARGEST));
+        Some(number.ok_or(BadReply::NotNumbers))
     }
 }
 

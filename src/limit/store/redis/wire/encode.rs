@@ -85,6 +85,8 @@ impl Writer {
         self.command.write_arg(text);
     }
 
+    // there once, not at each place: a lone call finds little of its code in the caches
+    #[inline(never)]
     fn number(&mut self, number: u64) {
         self.command
             .write_arg(self.digits.format(number).as_bytes());
