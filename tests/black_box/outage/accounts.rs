@@ -9,9 +9,15 @@ use crate::waiting;
 use std::time::{Duration, Instant};
 
 /// A gateway with one policy: 60 units an hour for each `X-Key`.
-fn gateway(upstream: &Upstream, url: &str, settings: &str, policy: &str) -> Gateway {
+fn gateway(
+    upstream: &Upstream,
+    url: &str,
+    settings: &str,
+    policy: &str,
+    workers: usize,
+) -> Gateway {
     let gateway = Gateway::start(&format!(
-        "{}{EVERYTHING}server: {{ threads: 1 }}
+        "{}{EVERYTHING}server: {{ threads: {workers} }}
 store: {{ redis: {{ url: \"{url}\", {settings} }} }}
 policies: {{ p: {{ key: ['header:X-Key'], algorithm: token_bucket, quota: {{ count: {QUOTA}, period: 1h }}, {policy} }} }}",
         app(upstream.address)
@@ -42,12 +48,20 @@ fn comes_to_hold(redis: &RedisServer, key: &str, units: u64) {
 
 const KEYS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
 
-#[test]
-fn units_granted_after_the_deadline_are_handed_back() {
+with_one_worker_and_two! {
+    units_granted_after_the_deadline_are_handed_back,
+    units_granted_after_the_breaker_opened_are_handed_back_too,
+    what_a_few_missed_deadlines_admitted_is_charged_though_no_breaker_opened,
+    a_deadline_missed_long_ago_spares_no_bucket_in_the_next_outage,
+    whoever_finds_too_many_waiting_is_decided_at_once,
+    what_a_crowd_was_admitted_is_charged_though_no_breaker_opened,
+}
+
+fn units_granted_after_the_deadline_are_handed_back(workers: usize) {
     let (redis, upstream) = (RedisServer::start(), upstream());
     let wire = Wire::before(redis.address());
     let policy = "on_outage: allow";
-    let gateway = gateway(&upstream, &wire.url(), "timeout: 30ms", policy);
+    let gateway = gateway(&upstream, &wire.url(), "timeout: 30ms", policy, workers);
     // only what comes back is late: Redis charges in time
     wire.delay(Duration::ZERO, Duration::from_millis(60));
     for key in &KEYS[..3] {
@@ -70,12 +84,11 @@ fn units_granted_after_the_deadline_are_handed_back() {
     assert!((QUOTA..=QUOTA + 1 + missed).contains(&whole), "{whole}");
 }
 
-#[test]
-fn units_granted_after_the_breaker_opened_are_handed_back_too() {
+fn units_granted_after_the_breaker_opened_are_handed_back_too(workers: usize) {
     let (redis, upstream) = (RedisServer::start(), upstream());
     let wire = Wire::before(redis.address());
     let policy = "on_outage: allow";
-    let gateway = gateway(&upstream, &wire.url(), "timeout: 30ms", policy);
+    let gateway = gateway(&upstream, &wire.url(), "timeout: 30ms", policy, workers);
     wire.delay(Duration::ZERO, Duration::from_millis(90));
     let load = Load::start(&KEYS.map(|key| Caller {
         gateway: gateway.address,
@@ -95,11 +108,16 @@ fn units_granted_after_the_breaker_opened_are_handed_back_too() {
     assert!(gateway.metric("tidegate_store_refunded_total ") >= 5.0);
 }
 
-#[test]
-fn what_a_few_missed_deadlines_admitted_is_charged_though_no_breaker_opened() {
+fn what_a_few_missed_deadlines_admitted_is_charged_though_no_breaker_opened(workers: usize) {
     let (redis, upstream) = (RedisServer::start(), upstream());
     let wire = Wire::before(redis.address());
-    let gateway = gateway(&upstream, &wire.url(), "timeout: 60ms", "on_outage: local");
+    let gateway = gateway(
+        &upstream,
+        &wire.url(),
+        "timeout: 60ms",
+        "on_outage: local",
+        workers,
+    );
     wire.delay(Duration::ZERO, Duration::from_millis(120));
     assert_eq!(admitted(gateway.address, "/", "few", 3), 3);
     wire.heal();
@@ -113,11 +131,16 @@ fn what_a_few_missed_deadlines_admitted_is_charged_though_no_breaker_opened() {
     assert!(rest <= QUOTA - 3 + 1, "3 and then {rest} of {QUOTA}");
 }
 
-#[test]
-fn a_deadline_missed_long_ago_spares_no_bucket_in_the_next_outage() {
+fn a_deadline_missed_long_ago_spares_no_bucket_in_the_next_outage(workers: usize) {
     let (redis, upstream) = (RedisServer::start(), upstream());
     let wire = Wire::before(redis.address());
-    let gateway = gateway(&upstream, &wire.url(), "timeout: 150ms", "on_outage: local");
+    let gateway = gateway(
+        &upstream,
+        &wire.url(),
+        "timeout: 150ms",
+        "on_outage: local",
+        workers,
+    );
     wire.delay(Duration::ZERO, Duration::from_millis(300));
     assert_eq!(admitted(gateway.address, "/", "x", 1), 1);
     wire.heal();
@@ -131,12 +154,17 @@ fn a_deadline_missed_long_ago_spares_no_bucket_in_the_next_outage() {
     assert!(rest <= QUOTA - 49, "50 before it, {rest} during it");
 }
 
-#[test]
-fn whoever_finds_too_many_waiting_is_decided_at_once() {
+fn whoever_finds_too_many_waiting_is_decided_at_once(workers: usize) {
     let (redis, upstream) = (RedisServer::start(), upstream());
     let wire = Wire::before(redis.address());
     let settings = "timeout: 2s, max_waiting: 2";
-    let gateway = gateway(&upstream, &wire.url(), settings, "on_outage: allow");
+    let gateway = gateway(
+        &upstream,
+        &wire.url(),
+        settings,
+        "on_outage: allow",
+        workers,
+    );
     wire.delay(Duration::from_millis(200), Duration::from_millis(200));
     let caller = Caller {
         gateway: gateway.address,
@@ -163,12 +191,17 @@ fn whoever_finds_too_many_waiting_is_decided_at_once() {
     assert_eq!(gateway.metric("tidegate_store_trips_total "), 0.0);
 }
 
-#[test]
-fn what_a_crowd_was_admitted_is_charged_though_no_breaker_opened() {
+fn what_a_crowd_was_admitted_is_charged_though_no_breaker_opened(workers: usize) {
     let (redis, upstream) = (RedisServer::start(), upstream());
     let wire = Wire::before(redis.address());
     let settings = "timeout: 2s, max_waiting: 1";
-    let gateway = gateway(&upstream, &wire.url(), settings, "on_outage: local");
+    let gateway = gateway(
+        &upstream,
+        &wire.url(),
+        settings,
+        "on_outage: local",
+        workers,
+    );
     wire.delay(Duration::from_millis(100), Duration::from_millis(100));
     let caller = Caller {
         gateway: gateway.address,

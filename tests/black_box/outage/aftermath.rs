@@ -19,9 +19,9 @@ const ALGORITHMS: [(&str, &str); 4] = [
 ];
 
 /// A gateway with a route and a policy for each algorithm, 20 units a day.
-fn gateway(upstream: &Upstream, url: &str) -> Gateway {
+fn gateway(upstream: &Upstream, url: &str, workers: usize) -> Gateway {
     let mut text = format!(
-        "{}store: {{ redis: {{ url: \"{url}\", timeout: 250ms }} }}\n",
+        "{}store: {{ redis: {{ url: \"{url}\", timeout: 250ms }} }}\nserver: {{ threads: {workers} }}\n",
         app(upstream.address)
     );
     let (mut routes, mut policies) = (String::new(), String::new());
@@ -49,12 +49,19 @@ fn until_degraded(gateway: &Gateway) {
     });
 }
 
-#[test]
-fn every_algorithm_goes_on_where_it_was_and_is_charged_afterwards() {
+with_one_worker_and_two! {
+    every_algorithm_goes_on_where_it_was_and_is_charged_afterwards,
+    one_outage_after_the_other_is_not_one_allowance_after_the_other,
+    a_request_that_deny_refuses_is_charged_nowhere,
+    requests_in_flight_through_an_outage_are_neither_forgotten_nor_held_for_ever,
+    a_gateway_stops_at_once_whatever_redis_does,
+}
+
+fn every_algorithm_goes_on_where_it_was_and_is_charged_afterwards(workers: usize) {
     let redis = RedisServer::start();
     let wire = Wire::before(redis.address());
     let upstream = Upstream::scripted(|exchange| exchange.answer("ok"));
-    let gateway = gateway(&upstream, &wire.url());
+    let gateway = gateway(&upstream, &wire.url(), workers);
     let spend = |key: &str, count| {
         ALGORITHMS.map(|(target, _)| admitted(gateway.address, target, key, count))
     };
@@ -69,12 +76,11 @@ fn every_algorithm_goes_on_where_it_was_and_is_charged_afterwards() {
     assert_eq!(spend("new", 20), [5; 4]);
 }
 
-#[test]
-fn one_outage_after_the_other_is_not_one_allowance_after_the_other() {
+fn one_outage_after_the_other_is_not_one_allowance_after_the_other(workers: usize) {
     let redis = RedisServer::start();
     let wire = Wire::before(redis.address());
     let upstream = Upstream::scripted(|exchange| exchange.answer("ok"));
-    let gateway = gateway(&upstream, &wire.url());
+    let gateway = gateway(&upstream, &wire.url(), workers);
     let outage = || {
         wire.refuse();
         until_degraded(&gateway);
@@ -88,12 +94,11 @@ fn one_outage_after_the_other_is_not_one_allowance_after_the_other() {
     assert_eq!(outage(), [0; 4]);
 }
 
-#[test]
-fn a_request_that_deny_refuses_is_charged_nowhere() {
+fn a_request_that_deny_refuses_is_charged_nowhere(workers: usize) {
     let redis = RedisServer::start();
     let wire = Wire::before(redis.address());
     let upstream = Upstream::scripted(|exchange| exchange.answer("ok"));
-    let gateway = gateway(&upstream, &wire.url());
+    let gateway = gateway(&upstream, &wire.url(), workers);
     wire.refuse();
     until_degraded(&gateway);
     let mut connection = Connection::open(gateway.address);
@@ -105,8 +110,7 @@ fn a_request_that_deny_refuses_is_charged_nowhere() {
     assert_eq!(admitted(gateway.address, "/both", "new", 25), 20);
 }
 
-#[test]
-fn requests_in_flight_through_an_outage_are_neither_forgotten_nor_held_for_ever() {
+fn requests_in_flight_through_an_outage_are_neither_forgotten_nor_held_for_ever(workers: usize) {
     let redis = RedisServer::start();
     let wire = Wire::before(redis.address());
     let open = Arc::new(AtomicBool::new(false));
@@ -117,7 +121,7 @@ fn requests_in_flight_through_an_outage_are_neither_forgotten_nor_held_for_ever(
         }
         exchange.answer("ok")
     });
-    let gateway = gateway(&upstream, &wire.url());
+    let gateway = gateway(&upstream, &wire.url(), workers);
     let slow = |open: &AtomicBool, outage: &dyn Fn()| {
         open.store(false, Ordering::Relaxed);
         let before = upstream.requests();
@@ -162,12 +166,11 @@ fn requests_in_flight_through_an_outage_are_neither_forgotten_nor_held_for_ever(
     slow(&open, &|| ());
 }
 
-#[test]
-fn a_gateway_stops_at_once_whatever_redis_does() {
+fn a_gateway_stops_at_once_whatever_redis_does(workers: usize) {
     let mut redis = RedisServer::start();
     let upstream = Upstream::scripted(|exchange| exchange.answer("ok"));
     for frozen in [true, false] {
-        let mut gateway = gateway(&upstream, &redis.url());
+        let mut gateway = gateway(&upstream, &redis.url(), workers);
         assert_eq!(admitted(gateway.address, "/token_bucket", "x", 1), 1);
         if frozen {
             redis.freeze();

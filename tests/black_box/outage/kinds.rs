@@ -7,7 +7,7 @@ use std::time::Duration;
 /// The deadline in these tests: so long that a busy machine does not miss it without an outage.
 const DEADLINE_MS: u64 = 250;
 
-fn before(url: &str, gateways: u64) -> Scene {
+fn before(url: &str, gateways: usize) -> Scene {
     Scene::of(gateways, DEADLINE_MS, &format!("url: \"{url}\""))
 }
 

@@ -46,17 +46,23 @@ struct Times {
 }
 
 impl Scene {
-    /// So many gateways with what `redis` says in `store.redis`; they know each other.
-    pub(super) fn of(gateways: u64, timeout_ms: u64, redis: &str) -> Self {
+    /// So many gateways with what `redis` says in `store.redis`, with one worker and two in turn;
+    /// they know each other.
+    pub(super) fn of(gateways: usize, timeout_ms: u64, redis: &str) -> Self {
+        let workers: Vec<usize> = (0..gateways).map(|nth| 1 + nth % 2).collect();
+        Self::of_workers(&workers, timeout_ms, redis)
+    }
+
+    /// A gateway for each number of workers.
+    pub(super) fn of_workers(workers: &[usize], timeout_ms: u64, redis: &str) -> Self {
         let upstream = Upstream::scripted(|exchange| exchange.answer("ok"));
         let configuration = format!(
             "{}store: {{ redis: {{ {redis}, timeout: {timeout_ms}ms }} }}\n{POLICIES}",
             app(upstream.address)
         );
         let scene = Scene {
-            // the store's connection lives on the only worker, or beside two
-            gateways: (0..gateways)
-                .map(|nth| 1 + nth % 2)
+            gateways: workers
+                .iter()
                 .map(|workers| format!("{configuration}server: {{ threads: {workers} }}\n"))
                 .map(|configuration| Gateway::start(&configuration))
                 .collect(),
@@ -66,7 +72,7 @@ impl Scene {
         for gateway in &scene.gateways {
             until_connected(gateway);
             waiting::until("the gateways know each other", || {
-                gateway.metric("tidegate_store_gateways ") == gateways as f64
+                gateway.metric("tidegate_store_gateways ") == workers.len() as f64
             });
         }
         scene

@@ -5,10 +5,18 @@ use crate::redis::RedisServer;
 use crate::waiting;
 use std::time::Duration;
 
-#[test]
-fn nobody_waits_longer_than_the_default_deadline_and_soon_nobody_waits_at_all() {
+with_one_worker_and_two! {
+    nobody_waits_longer_than_the_default_deadline_and_soon_nobody_waits_at_all,
+    a_long_silence_costs_the_connection_and_recovery_is_as_quick,
+    calls_on_a_connection_that_is_given_up_end_and_their_keys_go_on_with_the_next,
+    a_redis_that_answers_within_a_long_deadline_is_no_outage,
+    a_client_of_a_slow_redis_does_not_wait_for_the_deadline_again_and_again,
+    who_joins_a_call_whose_first_has_left_waits_for_the_own_deadline_only,
+}
+
+fn nobody_waits_longer_than_the_default_deadline_and_soon_nobody_waits_at_all(workers: usize) {
     let redis = RedisServer::start();
-    let scene = Scene::of(1, 25, &format!("url: \"{}\"", redis.url()));
+    let scene = Scene::of_workers(&[workers], 25, &format!("url: \"{}\"", redis.url()));
     let gateway = &scene.gateways[0];
     let load = scene.load();
     waiting::pause(Duration::from_millis(300));
@@ -35,11 +43,10 @@ fn nobody_waits_longer_than_the_default_deadline_and_soon_nobody_waits_at_all() 
     eprintln!("longest {:?}, median during it {median:?}", longest.took);
 }
 
-#[test]
-fn a_long_silence_costs_the_connection_and_recovery_is_as_quick() {
+fn a_long_silence_costs_the_connection_and_recovery_is_as_quick(workers: usize) {
     let redis = RedisServer::start();
     let wire = crate::redis::Wire::before(redis.address());
-    let scene = Scene::of(1, 250, &format!("url: \"{}\"", wire.url()));
+    let scene = Scene::of_workers(&[workers], 250, &format!("url: \"{}\"", wire.url()));
     let gateway = &scene.gateways[0];
     let load = scene.load();
     wire.go_silent();
@@ -57,11 +64,10 @@ fn a_long_silence_costs_the_connection_and_recovery_is_as_quick() {
     eprintln!("shared again after {took:?}");
 }
 
-#[test]
-fn calls_on_a_connection_that_is_given_up_end_and_their_keys_go_on_with_the_next() {
+fn calls_on_a_connection_that_is_given_up_end_and_their_keys_go_on_with_the_next(workers: usize) {
     let redis = RedisServer::start();
     let wire = crate::redis::Wire::before(redis.address());
-    let scene = Scene::of(1, 60, &format!("url: \"{}\"", wire.url()));
+    let scene = Scene::of_workers(&[workers], 60, &format!("url: \"{}\"", wire.url()));
     let gateway = &scene.gateways[0];
     let mut connection = gateway.connect();
     let mut ask = || super::load::ask(&mut connection, "/local", "x");
@@ -83,11 +89,10 @@ fn calls_on_a_connection_that_is_given_up_end_and_their_keys_go_on_with_the_next
     scene.check_is_told(1);
 }
 
-#[test]
-fn a_redis_that_answers_within_a_long_deadline_is_no_outage() {
+fn a_redis_that_answers_within_a_long_deadline_is_no_outage(workers: usize) {
     let redis = RedisServer::start();
     let wire = crate::redis::Wire::before(redis.address());
-    let scene = Scene::of(1, 3_000, &format!("url: \"{}\"", wire.url()));
+    let scene = Scene::of_workers(&[workers], 3_000, &format!("url: \"{}\"", wire.url()));
     wire.delay(Duration::from_millis(300), Duration::from_millis(300));
     let mut connection = scene.gateways[0].connect();
     // for as long as it takes several heartbeats to be answered
@@ -103,11 +108,10 @@ fn a_redis_that_answers_within_a_long_deadline_is_no_outage() {
     until_connected(&scene.gateways[0]);
 }
 
-#[test]
-fn a_client_of_a_slow_redis_does_not_wait_for_the_deadline_again_and_again() {
+fn a_client_of_a_slow_redis_does_not_wait_for_the_deadline_again_and_again(workers: usize) {
     let redis = RedisServer::start();
     let wire = crate::redis::Wire::before(redis.address());
-    let scene = Scene::of(1, 60, &format!("url: \"{}\"", wire.url()));
+    let scene = Scene::of_workers(&[workers], 60, &format!("url: \"{}\"", wire.url()));
     wire.delay(Duration::from_millis(60), Duration::from_millis(60));
     let mut connection = scene.gateways[0].connect();
     let took: Vec<Duration> = (0..30)
@@ -119,4 +123,36 @@ fn a_client_of_a_slow_redis_does_not_wait_for_the_deadline_again_and_again() {
         .filter(|took| **took >= Duration::from_millis(55));
     assert!(waited.count() <= 10, "{took:?}");
     assert_eq!(scene.gateways[0].get("/health").json()["redis"], "failing");
+}
+
+fn who_joins_a_call_whose_first_has_left_waits_for_the_own_deadline_only(workers: usize) {
+    let redis = RedisServer::start();
+    let wire = crate::redis::Wire::before(redis.address());
+    let scene = Scene::of_workers(&[workers], 400, &format!("url: \"{}\"", wire.url()));
+    let gateway = &scene.gateways[0];
+    let ask = || super::load::ask(&mut gateway.connect(), "/allow", "x");
+    assert_eq!(ask().status, 200);
+    wire.delay(Duration::ZERO, Duration::from_millis(1_500));
+    let [first, second] = std::thread::scope(|scope| {
+        let first = scope.spawn(ask);
+        waiting::pause(Duration::from_millis(200));
+        let second = scope.spawn(ask);
+        [first, second].map(|asked| asked.join().unwrap())
+    });
+    // the reply of the first one's call comes long after the deadlines of both
+    for sample in [&first, &second] {
+        assert_eq!(sample.status, 200, "{sample:?}");
+        let took = sample.took.as_millis();
+        assert!((390..1_000).contains(&took), "{sample:?}");
+    }
+    wire.heal();
+    until_connected(gateway);
+    let alone = gateway.metric("tidegate_store_outage_total ");
+    assert!(alone >= 2.0, "{alone}");
+    // the key is counted in Redis again
+    assert_eq!(ask().status, 200);
+    assert_eq!(gateway.metric("tidegate_store_outage_total "), alone);
+    waiting::until("nobody is counted as waiting", || {
+        gateway.metric("tidegate_store_waiting ") == 0.0
+    });
 }
