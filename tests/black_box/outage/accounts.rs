@@ -16,10 +16,23 @@ fn gateway(
     policy: &str,
     workers: usize,
 ) -> Gateway {
+    let policy =
+        format!("algorithm: token_bucket, quota: {{ count: {QUOTA}, period: 1h }}, {policy}");
+    gateway_with(upstream, url, settings, &policy, workers)
+}
+
+/// A gateway with one policy for each `X-Key`.
+fn gateway_with(
+    upstream: &Upstream,
+    url: &str,
+    settings: &str,
+    policy: &str,
+    workers: usize,
+) -> Gateway {
     let gateway = Gateway::start(&format!(
         "{}{EVERYTHING}server: {{ threads: {workers} }}
 store: {{ redis: {{ url: \"{url}\", {settings} }} }}
-policies: {{ p: {{ key: ['header:X-Key'], algorithm: token_bucket, quota: {{ count: {QUOTA}, period: 1h }}, {policy} }} }}",
+policies: {{ p: {{ key: ['header:X-Key'], {policy} }} }}",
         app(upstream.address)
     ));
     until_connected(&gateway);
@@ -51,6 +64,7 @@ const KEYS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
 with_one_worker_and_two! {
     units_granted_after_the_deadline_are_handed_back,
     units_granted_after_the_breaker_opened_are_handed_back_too,
+    a_permit_granted_after_the_deadline_comes_back,
     what_a_few_missed_deadlines_admitted_is_charged_though_no_breaker_opened,
     a_deadline_missed_long_ago_spares_no_bucket_in_the_next_outage,
     whoever_finds_too_many_waiting_is_decided_at_once,
@@ -106,6 +120,27 @@ fn units_granted_after_the_breaker_opened_are_handed_back_too(workers: usize) {
         comes_to_hold(&redis, key, 0);
     }
     assert!(gateway.metric("tidegate_store_refunded_total ") >= 5.0);
+}
+
+fn a_permit_granted_after_the_deadline_comes_back(workers: usize) {
+    let (redis, upstream) = (RedisServer::start(), upstream());
+    let wire = Wire::before(redis.address());
+    let policy = "algorithm: concurrency, quota: { count: 1 }, on_outage: allow";
+    let gateway = gateway_with(&upstream, &wire.url(), "timeout: 60ms", policy, workers);
+    let is_held = || !redis.command(&["KEYS", "tg:c:p:h:late"]).is_empty();
+    // so that Redis knows the script
+    assert_eq!(admitted(gateway.address, "/", "late", 1), 1);
+    waiting::until("nobody holds it", || !is_held());
+    wire.delay(Duration::ZERO, Duration::from_millis(400));
+    assert_eq!(admitted(gateway.address, "/", "late", 1), 1);
+    assert_eq!(gateway.metric("tidegate_store_deadlines_total "), 1.0);
+    assert!(is_held());
+    let ((), took) = waiting::timed(|| waiting::until("nobody holds it", || !is_held()));
+    // long before it would expire
+    assert!(took <= Duration::from_secs(1), "{took:?}");
+    wire.heal();
+    until_connected(&gateway);
+    assert_eq!(admitted(gateway.address, "/", "late", 1), 1);
 }
 
 fn what_a_few_missed_deadlines_admitted_is_charged_though_no_breaker_opened(workers: usize) {
