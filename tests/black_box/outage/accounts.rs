@@ -8,21 +8,15 @@ use crate::upstream::Upstream;
 use crate::waiting;
 use std::time::{Duration, Instant};
 
-/// A gateway with one policy: 60 units an hour for each `X-Key`.
-fn gateway(
-    upstream: &Upstream,
-    url: &str,
-    settings: &str,
-    policy: &str,
-    workers: usize,
-) -> Gateway {
-    let policy =
-        format!("algorithm: token_bucket, quota: {{ count: {QUOTA}, period: 1h }}, {policy}");
-    gateway_with(upstream, url, settings, &policy, workers)
+/// A policy of 60 units an hour.
+fn units(on_outage: &str) -> String {
+    format!(
+        "algorithm: token_bucket, quota: {{ count: {QUOTA}, period: 1h }}, on_outage: {on_outage}"
+    )
 }
 
 /// A gateway with one policy for each `X-Key`.
-fn gateway_with(
+fn gateway(
     upstream: &Upstream,
     url: &str,
     settings: &str,
@@ -74,8 +68,8 @@ with_one_worker_and_two! {
 fn units_granted_after_the_deadline_are_handed_back(workers: usize) {
     let (redis, upstream) = (RedisServer::start(), upstream());
     let wire = Wire::before(redis.address());
-    let policy = "on_outage: allow";
-    let gateway = gateway(&upstream, &wire.url(), "timeout: 30ms", policy, workers);
+    let policy = units("allow");
+    let gateway = gateway(&upstream, &wire.url(), "timeout: 30ms", &policy, workers);
     // only what comes back is late: Redis charges in time
     wire.delay(Duration::ZERO, Duration::from_millis(60));
     for key in &KEYS[..3] {
@@ -101,8 +95,8 @@ fn units_granted_after_the_deadline_are_handed_back(workers: usize) {
 fn units_granted_after_the_breaker_opened_are_handed_back_too(workers: usize) {
     let (redis, upstream) = (RedisServer::start(), upstream());
     let wire = Wire::before(redis.address());
-    let policy = "on_outage: allow";
-    let gateway = gateway(&upstream, &wire.url(), "timeout: 30ms", policy, workers);
+    let policy = units("allow");
+    let gateway = gateway(&upstream, &wire.url(), "timeout: 30ms", &policy, workers);
     wire.delay(Duration::ZERO, Duration::from_millis(90));
     let load = Load::start(&KEYS.map(|key| Caller {
         gateway: gateway.address,
@@ -126,7 +120,7 @@ fn a_permit_granted_after_the_deadline_comes_back(workers: usize) {
     let (redis, upstream) = (RedisServer::start(), upstream());
     let wire = Wire::before(redis.address());
     let policy = "algorithm: concurrency, quota: { count: 1 }, on_outage: allow";
-    let gateway = gateway_with(&upstream, &wire.url(), "timeout: 60ms", policy, workers);
+    let gateway = gateway(&upstream, &wire.url(), "timeout: 60ms", policy, workers);
     let is_held = || !redis.command(&["KEYS", "tg:c:p:h:late"]).is_empty();
     // so that Redis knows the script
     assert_eq!(admitted(gateway.address, "/", "late", 1), 1);
@@ -150,7 +144,7 @@ fn what_a_few_missed_deadlines_admitted_is_charged_though_no_breaker_opened(work
         &upstream,
         &wire.url(),
         "timeout: 60ms",
-        "on_outage: local",
+        &units("local"),
         workers,
     );
     wire.delay(Duration::ZERO, Duration::from_millis(120));
@@ -173,7 +167,7 @@ fn a_deadline_missed_long_ago_spares_no_bucket_in_the_next_outage(workers: usize
         &upstream,
         &wire.url(),
         "timeout: 150ms",
-        "on_outage: local",
+        &units("local"),
         workers,
     );
     wire.delay(Duration::ZERO, Duration::from_millis(300));
@@ -193,13 +187,7 @@ fn whoever_finds_too_many_waiting_is_decided_at_once(workers: usize) {
     let (redis, upstream) = (RedisServer::start(), upstream());
     let wire = Wire::before(redis.address());
     let settings = "timeout: 2s, max_waiting: 2";
-    let gateway = gateway(
-        &upstream,
-        &wire.url(),
-        settings,
-        "on_outage: allow",
-        workers,
-    );
+    let gateway = gateway(&upstream, &wire.url(), settings, &units("allow"), workers);
     wire.delay(Duration::from_millis(200), Duration::from_millis(200));
     let caller = Caller {
         gateway: gateway.address,
@@ -230,13 +218,7 @@ fn what_a_crowd_was_admitted_is_charged_though_no_breaker_opened(workers: usize)
     let (redis, upstream) = (RedisServer::start(), upstream());
     let wire = Wire::before(redis.address());
     let settings = "timeout: 2s, max_waiting: 1";
-    let gateway = gateway(
-        &upstream,
-        &wire.url(),
-        settings,
-        "on_outage: local",
-        workers,
-    );
+    let gateway = gateway(&upstream, &wire.url(), settings, &units("local"), workers);
     wire.delay(Duration::from_millis(100), Duration::from_millis(100));
     let caller = Caller {
         gateway: gateway.address,
