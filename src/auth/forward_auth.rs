@@ -179,10 +179,7 @@ impl ForwardAuth {
     /// An answer it gave lately to a request with the same headers, or the question to ask.
     pub fn recall(&self, subject: &Subject<'_>, now_us: u64) -> Result<Answer, Box<Question>> {
         let digest = self.digest(subject.headers);
-        if self.cache_us > 0
-            && let Some((until_us, answer)) = self.recent.get(&digest)
-            && until_us > now_us
-        {
+        if let Some(answer) = self.remembered_answer(&digest, now_us) {
             return Ok(answer);
         }
         let names = self.settings.headers.iter();
@@ -192,6 +189,14 @@ impl ForwardAuth {
             digest,
             carried: carried.cloned().collect(),
         }))
+    }
+
+    fn remembered_answer(&self, digest: &Digest, now_us: u64) -> Option<Answer> {
+        if self.cache_us == 0 {
+            return None;
+        }
+        let (until_us, answer) = self.recent.get(digest)?;
+        (until_us > now_us).then_some(answer)
     }
 
     /// May its answers say who is calling?
@@ -220,6 +225,10 @@ impl ForwardAuth {
             let headers = headers.clone();
             Ok::<_, Unavailable>(async move {
                 let _place = place;
+                // it may have been answered between the look into memory and now
+                if let Some(answer) = this.remembered_answer(&digest, now_us) {
+                    return Some(Ok(answer));
+                }
                 let watch = Stopwatch::start();
                 let answer = this.put(headers, &authenticator, now_us).await;
                 if let Ok(answer) = &answer {

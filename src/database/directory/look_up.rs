@@ -25,12 +25,10 @@ impl Shared {
         id: R::Id,
         now_us: u64,
     ) -> Result<Option<Arc<R>>, Unavailable> {
-        match pick(self).recall(&id, now_us).recalled {
-            Recalled::Known(record) => return Ok(Some(record)),
-            Recalled::Absent => return Ok(None),
-            Recalled::Unknown => (),
+        if let Some(answer) = in_memory(pick(self), &id, now_us) {
+            return Ok(answer);
         }
-        let answer = match self.board(pick, &id) {
+        let answer = match self.board(pick, &id, now_us) {
             Ok(flight) => landed(flight).await,
             Err(unavailable) => Err(unavailable),
         };
@@ -57,6 +55,7 @@ impl Shared {
         self: &Arc<Self>,
         pick: Pick<R>,
         id: &R::Id,
+        now_us: u64,
     ) -> Result<watch::Receiver<Answer<R>>, Unavailable> {
         if !matches!(
             *self.health.borrow(),
@@ -67,6 +66,10 @@ impl Shared {
         let mut flights = pick(self).flights.lock();
         if let Some(flight) = flights.get(id) {
             return Ok(flight.clone());
+        }
+        // one that was under way when memory was asked may have landed since
+        if let Some(answer) = in_memory(pick(self), id, now_us) {
+            return Ok(watch::channel(Some(Ok(answer))).1);
         }
         let Ok(permit) = self.look_ups.clone().try_acquire_owned() else {
             self.metrics.look_ups_refused.inc();
@@ -125,6 +128,15 @@ impl Shared {
             }
         }
         answer
+    }
+}
+
+/// What memory says; none: the database has to be asked.
+fn in_memory<R: Record>(section: &Section<R>, id: &R::Id, now_us: u64) -> Option<Option<Arc<R>>> {
+    match section.recall(id, now_us).recalled {
+        Recalled::Known(record) => Some(Some(record)),
+        Recalled::Absent => Some(None),
+        Recalled::Unknown => None,
     }
 }
 
