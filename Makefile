@@ -34,7 +34,7 @@ build: deps-build ## the optimised binary, target/release/tidegate
 	$(CARGO) build --release --locked
 
 .PHONY: release
-release: deps-release ## the binary to ship, target/guided/tidegate: `build` guided by a profile of load (two builds and a minute of load)
+release: deps-release ## the binary to ship, target/guided/tidegate: `build` laid out by a profile of load (two builds, two minutes of load)
 	loadtest/compare/guided
 
 .PHONY: fmt

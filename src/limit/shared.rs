@@ -65,6 +65,8 @@ pub struct Shared {
     secret: [u8; 16],
     lines: Lines<Wants>,
     waiting: AtomicUsize,
+    /// several requests were in the call that ended last, or waited when it ended
+    in_company: AtomicBool,
     /// calls and refunds whose end is not known yet
     under_way: AtomicUsize,
     breaker: Breaker,
@@ -117,6 +119,7 @@ impl Shared {
             secret: super::store::memory::random_secret(),
             lines: Lines::default(),
             waiting: AtomicUsize::new(0),
+            in_company: AtomicBool::new(false),
             under_way: AtomicUsize::new(0),
             breaker: Breaker::default(),
             late_us: AtomicU64::new(0),
@@ -167,7 +170,8 @@ impl Shared {
         };
         let mut calling = None;
         if self.lines.join(id, || Wants::of(charges), Some(waiter)) {
-            if already_waiting == 0 && self.is_here() {
+            let alone = already_waiting == 0 && !self.in_company.load(Ordering::Relaxed);
+            if alone && self.is_here() {
                 calling = Some(Calling::new(self, self.clone().call()));
             } else {
                 self.ask();

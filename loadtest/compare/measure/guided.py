@@ -1,7 +1,9 @@
-"""Binaries that the compiler lays out by what they do under load (profile-guided optimisation).
+"""Binaries that are laid out by what they do under load.
 
-Built with counters inside, loaded, then built once more by what was counted, always under the same
-load. The profile of the build is the same, so what is guided compares with what is guided.
+Built with counters inside, loaded, built once more by what was counted (profile-guided optimisation
+by the compiler); then counters are put into that binary, it is loaded too, and its code is ordered by
+what was counted (BOLT, https://doi.org/10.1109/CGO.2019.8661201). Always under the same load, so what
+is guided compares with what is guided.
 """
 
 import argparse
@@ -24,6 +26,21 @@ SECONDS = 4
 CONNECTIONS = 64
 MANY_CLIENTS = 1_000
 OLDEST_LLVM, NEWEST_LLVM = 19, 40
+FLAGS = [
+    # BOLT moves code, so it has to know what points to it
+    "-Clink-arg=-Wl,--emit-relocs",
+    # the other mangling makes names of thousands of letters, and what BOLT counts with gives up at such a one
+    "-Csymbol-mangling-version=v0",
+]
+ORDER = [
+    "-reorder-blocks=ext-tsp",
+    "-reorder-functions=cdsort",
+    "-split-functions",
+    "-split-all-cold",
+    "-split-eh",
+    # backtraces still name files and lines
+    "-update-debug-sections",
+]
 PACKAGES = {"wrk": "wrk", "h2load": "nghttp2-client", "redis-server": "redis-server"}
 
 
@@ -37,32 +54,56 @@ def build(name, build_it=True):
     guided, work = target / "guided" / name, target / "guided" / f"{name}.build"
     if not build_it:
         return processes.existing(guided)
-    merge, tools = profdata_tool(crate), find_tools()
+    merge = llvm_tool("llvm-profdata", "llvm", toolchain_folder(crate))
+    bolt, merge_counts = llvm_tool("llvm-bolt", "bolt"), llvm_tool("merge-fdata", "bolt")
+    tools = find_tools()
     guided.unlink(missing_ok=True)
     counting = cargo_build(crate, name, work / "counting", "-Cprofile-generate")
+    profile = profile_of(name, counting, work / "guided", merge, tools)
+    built = cargo_build(crate, name, work / "guided", f"-Cprofile-use={profile}")
+    order(name, built, guided, bolt, merge_counts, tools)
+    return guided
+
+
+def profile_of(name, counting, target, merge, tools):
+    """What a binary with counters has counted under load, as a file in an emptied `target`."""
     with tempfile.TemporaryDirectory(prefix="guided-") as folder:
         folder = pathlib.Path(folder)
-        train(name, counting, folder, tools)
+        pattern = folder / "%p.profraw"
+        with environment("LLVM_PROFILE_FILE", str(pattern)):
+            train(name, counting, pattern, tools)
         profile = folder / "profile"
         run([merge, "merge", "--output", profile, *folder.glob("*.profraw")])
         # cargo does not look into a profile: another one has another name, and objects of its own
         digest = hashlib.sha256(profile.read_bytes()).hexdigest()[:16]
-        shutil.rmtree(work / "guided", ignore_errors=True)
-        (work / "guided").mkdir()
-        kept = shutil.copy2(profile, work / "guided" / f"{digest}.profdata")
-    built = cargo_build(crate, name, work / "guided", f"-Cprofile-use={kept}")
-    shutil.copy2(built, guided)
-    return guided
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir()
+        return shutil.copy2(profile, target / f"{digest}.profdata")
+
+
+def order(name, built, ordered, bolt, merge_counts, tools):
+    """Puts the code of a binary in the order in which it runs under load, as another binary."""
+    with tempfile.TemporaryDirectory(prefix="guided-") as folder:
+        folder = pathlib.Path(folder)
+        counting, counts, new = folder / name, folder / "counts", folder / "new"
+        files = f"--instrumentation-file={counts}"
+        quietly([bolt, built, "-instrument", files, "--instrumentation-file-append-pid", "-o", counting])
+        train(name, counting, pathlib.Path(f"{counts}.%p.fdata"), tools)
+        merged = folder / "merged"
+        merged.write_text(quietly([merge_counts, *folder.glob("counts.*.fdata")]))
+        quietly([bolt, built, f"-data={merged}", *ORDER, "-o", new])
+        answers(name, new, folder)
+        shutil.copy2(new, ordered)
 
 
 def cargo_build(crate, name, target, flag):
-    """With a flag for the binary alone, not for what runs while it is built: hence the --target."""
+    """With flags for the binary alone, not for what runs while it is built: hence the --target."""
     triple = host(crate)
     encoded = os.environ.get("CARGO_ENCODED_RUSTFLAGS")
     flags = encoded.split("\x1f") if encoded else os.environ.get("RUSTFLAGS", "").split()
     command = ["cargo", "build", "--release", "--locked", "--bin", name]
     command += ["--target", triple, "--target-dir", target]
-    env = os.environ | {"CARGO_ENCODED_RUSTFLAGS": "\x1f".join([*flags, flag])}
+    env = os.environ | {"CARGO_ENCODED_RUSTFLAGS": "\x1f".join([*flags, *FLAGS, flag])}
     run(command, cwd=crate, env=env)
     return target / triple / "release" / name
 
@@ -71,18 +112,22 @@ def host(crate):
     return re.search(r"^host: (.+)$", rustc(crate, "-vV"), re.MULTILINE)[1]
 
 
-def profdata_tool(crate):
-    """That of the toolchain, else the newest of the system that reads what the compiler writes."""
+def toolchain_folder(crate):
     root = pathlib.Path(rustc(crate, "--print", "sysroot").strip())
-    own = root / "lib" / "rustlib" / host(crate) / "bin" / "llvm-profdata"
-    if own.is_file():
-        return own
+    return root / "lib" / "rustlib" / host(crate) / "bin"
+
+
+def llvm_tool(name, package, own_folder=None):
+    """That of the toolchain, else the newest of the system that reads what the compiler writes."""
+    if own_folder is not None and (own_folder / name).is_file():
+        return own_folder / name
     for version in range(NEWEST_LLVM, OLDEST_LLVM - 1, -1):
-        if found := shutil.which(f"llvm-profdata-{version}"):
-            return found
+        if found := shutil.which(f"{name}-{version}"):
+            # llvm-bolt looks for its library beside itself, not beside the link to it
+            return pathlib.Path(found).resolve()
+    advice = "rustup component add llvm-tools, or " if own_folder is not None else ""
     raise machine.Failure(
-        "llvm-profdata is missing: rustup component add llvm-tools, or apt-get install "
-        f"llvm-{OLDEST_LLVM} or newer"
+        f"{name} is missing: {advice}apt-get install {package}-{OLDEST_LLVM} or newer"
     )
 
 
@@ -107,26 +152,48 @@ def run(command, **options):
         raise machine.Failure(f"{' '.join(words[:2])} failed, see above")
 
 
+def quietly(command):
+    """What a tool writes; what it warns of is shown only if it fails."""
+    words = [str(word) for word in command]
+    done = subprocess.run(words, check=False, capture_output=True, text=True, errors="replace")
+    if done.returncode != 0:
+        raise machine.Failure(f"{' '.join(words[:2])} failed:\n{done.stderr[-2000:]}")
+    return done.stdout
+
+
 # --- load ----------------------------------------------------------------------------
 
 
-def train(name, counting, folder, tools):
-    """Runs what counts under load; each process leaves a profile in `folder`."""
+def train(name, counting, pattern, tools):
+    """Runs what counts under load; each process leaves a file with what it has counted: `pattern` with the
+    id of the process in place of `%p`."""
+    options = options_for(name, counting)
+    for subject, clients in scenarios(name):
+        with staged(pattern.parent) as stage:
+            origin_pid, origin_port = subjects.start_origin(stage, options)
+            started = subjects.start_subject(subject, stage, origin_port, clients, options)
+            for connections in (1, CONNECTIONS):
+                load = Load(tools["wrk"], stage, origin_pid, clients, connections)
+                load.run([started], SECONDS)
+            end(stage, started.process, subject, pattern)
+    if name == "tidegate":
+        with staged(pattern.parent) as stage:
+            mix(stage, counting, pattern, tools, options)
+
+
+def options_for(name, binary):
     options = argparse.Namespace(no_build=False, tidegate=None, bare=None, threads=1, redis="tcp")
-    setattr(options, "tidegate" if name == "tidegate" else "bare", str(counting))
-    pattern = str(folder / "%p.profraw")
-    with environment("LLVM_PROFILE_FILE", pattern):
-        for subject, clients in scenarios(name):
-            with staged(folder) as stage:
-                origin_pid, origin_port = subjects.start_origin(stage, options)
-                started = subjects.start_subject(subject, stage, origin_port, clients, options)
-                for connections in (1, CONNECTIONS):
-                    load = Load(tools["wrk"], stage, origin_pid, clients, connections)
-                    load.run([started], SECONDS)
-                end(started.process, subject, folder)
-        if name == "tidegate":
-            with staged(folder) as stage:
-                mix(stage, counting, folder, tools, options)
+    setattr(options, "tidegate" if name == "tidegate" else "bare", str(binary))
+    return options
+
+
+def answers(name, binary, folder):
+    """Fails unless it serves a request."""
+    options = options_for(name, binary)
+    subject, clients = scenarios(name)[0]
+    with staged(folder) as stage:
+        _, origin_port = subjects.start_origin(stage, options)
+        subjects.start_subject(subject, stage, origin_port, clients, options)
 
 
 @contextlib.contextmanager
@@ -163,15 +230,15 @@ def scenarios(name):
     ]
 
 
-def end(process, name, folder):
-    """What was killed instead of having ended has written nothing."""
+def end(stage, process, name, pattern):
+    """What was killed instead of having ended has written nothing, or not all."""
     processes.stop(process)
-    profile = folder / f"{process.pid}.profraw"
-    if not profile.is_file() or profile.stat().st_size == 0:
-        raise machine.Failure(f"{name} has written no profile (status {process.returncode})")
+    counted = pathlib.Path(str(pattern).replace("%p", str(process.pid)))
+    if process.returncode != 0 or not counted.is_file() or counted.stat().st_size == 0:
+        raise stage.failure(process, name, "has not written what it has counted")
 
 
-def mix(stage, counting, folder, tools, options):
+def mix(stage, counting, pattern, tools, options):
     """Tokens, bodies, HTTP/2, every algorithm."""
     clients = subjects.Clients(1)
     _, origin_port = subjects.start_origin(stage, options)
@@ -207,4 +274,4 @@ def mix(stage, counting, folder, tools, options):
     output = finish(stage.start_tool(command), "h2load")
     if not re.search(r"^status codes: [1-9]\d* 2xx, 0 3xx, 0 4xx, 0 5xx", output, re.MULTILINE):
         raise machine.Failure(f"HTTP/2 was not answered 200 throughout:\n{output}")
-    end(process, "mix", folder)
+    end(stage, process, "mix", pattern)

@@ -29,8 +29,9 @@ impl Shared {
 
     pub(super) async fn call(self: Arc<Self>) {
         // Where requests run on the store's own runtime, those that are ready now join their lines
-        // before. One that is the only one in the whole gateway to wait is sent at once.
-        if self.waiting.load(Ordering::Relaxed) != 1 {
+        // before. One that is the only one in the whole gateway to wait is sent at once, unless
+        // the call before had company: others are about to come then.
+        if self.waiting.load(Ordering::Relaxed) != 1 || self.in_company.load(Ordering::Relaxed) {
             tokio::task::yield_now().await;
         }
         let (mut turns, more) = self.lines.take(self.at_once(MAX_SETS));
@@ -50,6 +51,7 @@ impl Shared {
             .zip(&asked)
             .map(|(turn, asked)| set_of(turn, asked))
             .collect();
+        let requests: u64 = sets.iter().map(|set| set.requests).sum();
         let _under_way = UnderWay::begin(&self);
         let reply = self.reply_or_deadlines(&sets, &mut turns).await;
         match reply {
@@ -74,6 +76,8 @@ impl Shared {
                 }
             }
         }
+        let in_company = requests > 1 || self.waiting.load(Ordering::Relaxed) > 0;
+        self.in_company.store(in_company, Ordering::Relaxed);
         self.are_done(turns);
     }
 
