@@ -61,7 +61,7 @@ def build(name, build_it=True):
     counting = cargo_build(crate, name, work / "counting", "-Cprofile-generate")
     profile = profile_of(name, counting, work / "guided", merge, tools)
     built = cargo_build(crate, name, work / "guided", f"-Cprofile-use={profile}")
-    order(name, built, guided, bolt, merge_counts, tools)
+    order(name, built, guided, work, (bolt, merge_counts), tools)
     return guided
 
 
@@ -81,19 +81,22 @@ def profile_of(name, counting, target, merge, tools):
         return shutil.copy2(profile, target / f"{digest}.profdata")
 
 
-def order(name, built, ordered, bolt, merge_counts, tools):
+def order(name, built, ordered, work, llvm, tools):
     """Puts the code of a binary in the order in which it runs under load, as another binary."""
-    with tempfile.TemporaryDirectory(prefix="guided-") as folder:
-        folder = pathlib.Path(folder)
-        counting, counts, new = folder / name, folder / "counts", folder / "new"
+    bolt, merge_counts = llvm
+    with contextlib.ExitStack() as stack:
+        folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="guided-")))
+        # a folder for temporary files may be small, and may not let programs run; paths of sockets have to be short
+        binaries = stack.enter_context(tempfile.TemporaryDirectory(prefix="ordered-", dir=work))
+        counting, new = pathlib.Path(binaries, name), pathlib.Path(binaries, "ordered")
+        counts, merged = folder / "counts", folder / "merged"
         files = f"--instrumentation-file={counts}"
         quietly([bolt, built, "-instrument", files, "--instrumentation-file-append-pid", "-o", counting])
         train(name, counting, pathlib.Path(f"{counts}.%p.fdata"), tools)
-        merged = folder / "merged"
         merged.write_text(quietly([merge_counts, *folder.glob("counts.*.fdata")]))
         quietly([bolt, built, f"-data={merged}", *ORDER, "-o", new])
         answers(name, new, folder)
-        shutil.copy2(new, ordered)
+        new.replace(ordered)
 
 
 def cargo_build(crate, name, target, flag):
@@ -235,7 +238,11 @@ def end(stage, process, name, pattern):
     processes.stop(process)
     counted = pathlib.Path(str(pattern).replace("%p", str(process.pid)))
     if process.returncode != 0 or not counted.is_file() or counted.stat().st_size == 0:
-        raise stage.failure(process, name, "has not written what it has counted")
+        log = (stage.folder / f"{name}.log").read_text(errors="replace").strip()
+        raise machine.Failure(
+            f"{name} has not written all it has counted (exit status {process.returncode}, {counted.name}). "
+            f"Its output:\n{log[-2000:]}"
+        )
 
 
 def mix(stage, counting, pattern, tools, options):
