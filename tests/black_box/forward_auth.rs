@@ -269,11 +269,16 @@ fn without_a_cache_it_is_asked_every_time() {
         assert_eq!(ask(&gateway, "good-ann").status, 200);
     }
     assert_eq!(authority.requests(), 3);
-    for _ in 0..3 {
+    for _ in 0..37 {
         assert_eq!(ask(&gateway, "chatty").status, 200);
     }
-    assert_eq!(authority.requests(), 6);
-    assert_eq!(authority.connections(), 1, "one connection is used again");
+    assert_eq!(authority.requests(), 40);
+    // a question that comes before the connection of the last one is back makes another one
+    let connections = authority.connections();
+    assert!(
+        connections < 10,
+        "connections are used again: {connections}"
+    );
 }
 
 #[test]
