@@ -263,22 +263,22 @@ fn with_a_cache_it_is_asked_once_for_the_same_credentials() {
 
 #[test]
 fn without_a_cache_it_is_asked_every_time() {
-    let (upstream, authority) = (Upstream::echo(), authority());
-    let gateway = with(&upstream, authority.address, "", "");
-    for _ in 0..3 {
-        assert_eq!(ask(&gateway, "good-ann").status, 200);
-    }
-    assert_eq!(authority.requests(), 3);
-    for _ in 0..37 {
-        assert_eq!(ask(&gateway, "chatty").status, 200);
-    }
-    assert_eq!(authority.requests(), 40);
-    // a question that comes before the connection of the last one is back makes another one
-    let connections = authority.connections();
-    assert!(
-        connections < 10,
-        "connections are used again: {connections}"
-    );
+    let connections = || {
+        let (upstream, authority) = (Upstream::echo(), authority());
+        let gateway = with(&upstream, authority.address, "", "");
+        for _ in 0..3 {
+            assert_eq!(ask(&gateway, "good-ann").status, 200);
+        }
+        assert_eq!(authority.requests(), 3);
+        for _ in 0..3 {
+            assert_eq!(ask(&gateway, "chatty").status, 200);
+        }
+        assert_eq!(authority.requests(), 6);
+        authority.connections()
+    };
+    // on a busy machine a question may come before the last one's connection is back, but not each time
+    let fewest = (0..4).map(|_| connections()).min();
+    assert_eq!(fewest, Some(1), "one connection is used again");
 }
 
 #[test]

@@ -238,11 +238,8 @@ def end(stage, process, name, pattern):
     processes.stop(process)
     counted = pathlib.Path(str(pattern).replace("%p", str(process.pid)))
     if process.returncode != 0 or not counted.is_file() or counted.stat().st_size == 0:
-        log = (stage.folder / f"{name}.log").read_text(errors="replace").strip()
-        raise machine.Failure(
-            f"{name} has not written all it has counted (exit status {process.returncode}, {counted.name}). "
-            f"Its output:\n{log[-2000:]}"
-        )
+        status = f"exit status {process.returncode}"
+        raise stage.failed(name, f"has not written all it has counted ({status}, {counted.name})")
 
 
 def mix(stage, counting, pattern, tools, options):

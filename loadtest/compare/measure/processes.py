@@ -108,6 +108,9 @@ class Stage:
     def failure(self, process, name, problem):
         if process.poll() is not None:
             problem = f"ended with exit status {process.returncode}"
+        return self.failed(name, problem)
+
+    def failed(self, name, problem):
         log = (self.folder / f"{name}.log").read_text(errors="replace").strip()
         return Failure(f"{name} {problem}. Its output:\n{log[-2000:]}")
 

@@ -1,6 +1,6 @@
 //! A request that waits for the store. One that waits alone, and did not have company lately, makes its
-//! call itself, as part of its own task: at a low rate everything a call touches has left the caches, so a task of its own, handed
-//! over to and back from, would cost more than what it does.
+//! call itself, as part of its own task: at a low rate everything a call touches has left the caches,
+//! so a task of its own, handed over to and back from, would cost more than what it does.
 
 use super::Shared;
 use crate::limit::batch::Verdict;
