@@ -281,13 +281,14 @@ impl Authenticator {
             return client.clone();
         }
         let tier = self.existing(id, claimed_tier, now_us);
-        Arc::new(Client::new(id, tier.map(str::to_owned)))
+        Arc::new(Client::new(id, tier))
     }
 
     /// A tier if it exists; said at a bounded rate if not.
-    fn existing<'t>(&self, client: &str, tier: Option<&'t str>, now_us: u64) -> Option<&'t str> {
-        let exists = tier.filter(|tier| self.tiers.exists(tier));
-        if let (Some(tier), None) = (tier, exists) {
+    fn existing(&self, client: &str, tier: Option<&str>, now_us: u64) -> Option<Arc<str>> {
+        let tier = tier?;
+        let exists = self.tiers.named(tier).cloned();
+        if exists.is_none() {
             self.tiers
                 .missing(client, tier, now_us, &self.sources.metrics);
         }

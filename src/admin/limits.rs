@@ -160,7 +160,7 @@ async fn client(
     let of_database = record.as_ref().and_then(|record| record.tier.as_deref());
     let tier = of_database.or(of_file);
     let tier = tier.filter(|tier| snapshot.tiers.contains(*tier));
-    Ok(Arc::new(Client::new(id, tier.map(str::to_owned))))
+    Ok(Arc::new(Client::new(id, tier.map(Arc::from))))
 }
 
 async fn look(running: &Running, snapshot: &Snapshot, named: &Named) -> Option<Bucket> {

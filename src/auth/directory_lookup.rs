@@ -101,12 +101,12 @@ impl Authenticator {
         let tier = record.tier.as_deref().or(of_file);
         let same = |client: &Arc<Client>| {
             client.id == record.client
-                && client.scopes == record.scopes
-                && client.tier.as_deref() == tier.filter(|tier| self.tiers.exists(tier))
+                && client.scopes() == record.scopes
+                && client.tier.as_ref() == tier.and_then(|tier| self.tiers.named(tier))
         };
         let client = known.filter(same).unwrap_or_else(|| {
             let tier = self.existing(&record.client, tier, now_us);
-            let client = Client::new(&record.client, tier.map(str::to_owned));
+            let client = Client::new(&record.client, tier);
             let client = Arc::new(client.with_scopes(record.scopes.clone()));
             if let Some(lookups) = &self.lookups {
                 lookups.clients.put(digest, client.clone());
@@ -203,7 +203,7 @@ impl Authenticator {
         let digest: Digest = hash.finalize().into();
         let client = lookups.clients.get(&digest).unwrap_or_else(|| {
             let tier = self.existing(&record.id, Some(tier), now_us);
-            let client = Arc::new(Client::new(&record.id, tier.map(str::to_owned)));
+            let client = Arc::new(Client::new(&record.id, tier));
             lookups.clients.put(digest, client.clone());
             client
         });

@@ -36,7 +36,10 @@ fn compiled(text: &str, sources: &Arc<Sources>, previous: Option<&Authenticator>
     let loaded = parse(text, "test.yaml", &Environment::from_pairs([("", "")]));
     let config = loaded.unwrap_or_else(|e| panic!("{e:?}")).config;
     let client = |(id, written): (&String, &config::Client)| {
-        (id.clone(), Arc::new(Client::new(id, written.tier.clone())))
+        (
+            id.clone(),
+            Arc::new(Client::new(id, written.tier.as_deref().map(Arc::from))),
+        )
     };
     let clients = config.clients.iter().map(client).collect();
     let authenticator = Authenticator::compile(&config, &clients, sources, previous);
@@ -74,7 +77,7 @@ impl Fixture {
         match self.found(headers, looking, NOW_US) {
             Found::Known(identity) => identity
                 .client
-                .map_or("Anonymous".to_owned(), |client| client.id.clone()),
+                .map_or("Anonymous".to_owned(), |client| client.id.to_string()),
             Found::Invalid(_) => "Invalid".to_owned(),
             other => format!("{other:?}"),
         }

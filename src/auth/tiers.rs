@@ -2,6 +2,7 @@
 
 use crate::telemetry::AuthMetrics;
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One log line in this time.
@@ -9,14 +10,14 @@ const LOG_EVERY_US: u64 = 60_000_000;
 
 /// The names of tiers.
 pub(super) struct Tiers {
-    names: HashSet<String>,
+    names: HashSet<Arc<str>>,
     logged_us: AtomicU64,
 }
 
 impl Tiers {
     pub(super) fn new(names: impl IntoIterator<Item = String>) -> Self {
         Tiers {
-            names: names.into_iter().collect(),
+            names: names.into_iter().map(Arc::from).collect(),
             logged_us: AtomicU64::new(0),
         }
     }
@@ -25,8 +26,9 @@ impl Tiers {
         self.names == other.names
     }
 
-    pub(super) fn exists(&self, tier: &str) -> bool {
-        self.names.contains(tier)
+    /// A tier that exists.
+    pub(super) fn named(&self, tier: &str) -> Option<&Arc<str>> {
+        self.names.get(tier)
     }
 
     /// A client was found with a tier that does not exist.

@@ -138,9 +138,10 @@ fn identity(headers: &mut HeaderMap, ctx: &Context) -> Result<()> {
     let Some(client) = ctx.identity.client() else {
         return Ok(());
     };
-    put(headers, X_TIDEGATE_CLIENT, client.id_header.clone());
+    put(headers, X_TIDEGATE_CLIENT, client.id_header());
     if let Some(tier) = &client.tier {
-        put(headers, X_TIDEGATE_TIER, valued(tier.clone())?);
+        let tier = HeaderValue::from_str(tier).or_err(ErrorType::InvalidHTTPHeader, "a tier")?;
+        put(headers, X_TIDEGATE_TIER, tier);
     }
     Ok(())
 }

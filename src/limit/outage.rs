@@ -10,7 +10,7 @@ use super::decision::{BucketDecision, Charge, Decision, OutageMode, Source};
 use super::descriptor::BucketKey;
 use super::estimate::Estimate;
 use super::quota::{Quota, State};
-use super::store::memory::MemoryStore;
+use super::store::memory::{MemoryStore, Put};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use std::collections::HashMap;
@@ -105,11 +105,10 @@ impl Outage {
         }
     }
 
-    /// Remembers what the store holds for a bucket.
-    pub fn saw(&self, key: &BucketKey, quota: &Quota, state: State, now_us: u64) {
-        if !quota.is_concurrency() {
-            self.seen.put(key, quota, state, now_us);
-        }
+    /// Remembers what the store holds for these buckets.
+    pub fn saw<'a>(&self, buckets: impl Iterator<Item = Put<'a>>) {
+        self.seen
+            .put(buckets.filter(|put| !put.quota.is_concurrency()));
     }
 
     /// Forgets a bucket: it was reset.
@@ -207,7 +206,12 @@ impl Outage {
             None => share.empty(),
         };
         share.charge(&mut seeded, now_us, owed);
-        self.local.put(&charge.key, share, seeded, now_us);
+        self.local.put(std::iter::once(Put {
+            key: &charge.key,
+            quota: share,
+            state: seeded,
+            now_us,
+        }));
     }
 
     /// Opens the books of a bucket: what it holds before this gateway admits anything alone.

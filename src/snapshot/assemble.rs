@@ -190,8 +190,15 @@ fn policies_by_route(config: &Config, policies: &[Policy]) -> Vec<Vec<usize>> {
 }
 
 fn clients(config: &Config) -> HashMap<String, Arc<Client>> {
+    // one text for all clients of a tier
+    let tiers: BTreeSet<Arc<str>> = config
+        .tiers
+        .iter()
+        .map(|tier| tier.as_str().into())
+        .collect();
     let client = |(id, written): (&String, &config::Client)| {
-        let client = Client::new(id, written.tier.clone());
+        let tier = written.tier.as_deref();
+        let client = Client::new(id, tier.and_then(|tier| tiers.get(tier).cloned()));
         (id.clone(), Arc::new(client))
     };
     config.clients.iter().map(client).collect()

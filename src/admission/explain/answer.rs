@@ -227,15 +227,15 @@ impl Caller {
             (false, true) => "token",
             (false, false) => "password",
         };
-        let place = match snapshot.clients.get(&client.id) {
+        let place = match snapshot.clients.get(client.id.as_str()) {
             Some(written) if written.tier == client.tier => "client and tier are from the file",
             Some(_) => "the client is in the file, its tier is from elsewhere",
             None if identity.api_key_verified => "client and tier are from the database",
             None => "the client is the one it names",
         };
         Caller {
-            id: Some(client.id.clone()),
-            tier: client.tier.clone(),
+            id: Some(client.id.to_string()),
+            tier: client.tier.as_deref().map(str::to_owned),
             found_by: format!("{credential}; {place}"),
         }
     }

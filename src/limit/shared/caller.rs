@@ -1,11 +1,14 @@
 //! One call to the store for everybody whose turn it is, and what becomes of its reply.
 
 use super::leasing::Asked;
+use super::portions::Scarcity;
 use super::{Permits, Shared, Wants};
 use crate::limit::batch::{Turn, Verdict, Waiter};
 use crate::limit::decision::{Charge, Decision};
+use crate::limit::store::memory::Put;
 use crate::limit::store::redis::link::{CallFailed, Reply};
 use crate::limit::store::redis::wire::{self, Call, Frame, Granted, Refund, Set, Wanted};
+use smallvec::SmallVec;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,7 +18,7 @@ use tokio::time::Instant;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Most bucket sets in one call.
-const MAX_SETS: usize = 16;
+const MAX_SETS: usize = 32;
 
 /// Most buckets in one call that hands units back.
 const MAX_REFUNDS: usize = 64;
@@ -59,13 +62,7 @@ impl Shared {
                 if self.clock.here_us() <= sent_us + self.settings.timeout.as_micros() as u64 {
                     self.breaker.succeeded();
                 }
-                let replies = sets.into_iter().zip(granted);
-                for ((turn, asked), (set, granted)) in turns.iter_mut().zip(asked).zip(replies) {
-                    let scarcity = self.scarcity(&asked, &set, &granted);
-                    self.remember(turn, &asked, &scarcity, (&set, &granted), sent_us);
-                    self.tell(turn, &set, &granted, scarcity.portion_us);
-                    self.lease(turn, asked, scarcity, (set, granted), sent_us);
-                }
+                self.hand_out(&mut turns, asked, sets, granted, sent_us);
             }
             Err(error) => {
                 self.metrics.errors.inc();
@@ -79,6 +76,33 @@ impl Shared {
         let in_company = requests > 1 || self.waiting.load(Ordering::Relaxed) > 0;
         self.in_company.store(in_company, Ordering::Relaxed);
         self.are_done(turns);
+    }
+
+    /// Hands out what was granted, and keeps what it says of the buckets.
+    fn hand_out(
+        self: &Arc<Self>,
+        turns: &mut [Turn<Wants>],
+        asked: Vec<Asked>,
+        sets: Vec<Set>,
+        granted: Vec<Granted>,
+        sent_us: u64,
+    ) {
+        let answers = sets.iter().zip(&granted);
+        let told = turns.iter_mut().zip(&asked).zip(answers);
+        let scarcities: SmallVec<[Scarcity; 1]> = told
+            .map(|((turn, asked), (set, granted))| {
+                let scarcity = self.scarcity(asked, set, granted);
+                self.remember(turn, asked, &scarcity, (set, granted), sent_us);
+                self.tell(turn, set, granted, scarcity.portion_us);
+                scarcity
+            })
+            .collect();
+        self.saw(&sets, &granted);
+        let answers = sets.into_iter().zip(granted);
+        let known = turns.iter().zip(asked).zip(scarcities);
+        for (((turn, asked), scarcity), answer) in known.zip(answers) {
+            self.lease(turn, asked, scarcity, answer, sent_us);
+        }
     }
 
     fn are_done(self: &Arc<Self>, turns: Vec<Turn<Wants>>) {
@@ -195,7 +219,6 @@ impl Shared {
     /// Hands the decisions out in the order of arrival; units that nobody takes go back. Who is
     /// refused waits at least `pause_us`.
     fn tell(self: &Arc<Self>, turn: &mut Turn<Wants>, set: &Set, granted: &Granted, pause_us: u64) {
-        self.saw(set, granted);
         let waiters = std::mem::take(&mut turn.waiters);
         self.waiting.fetch_sub(waiters.len(), Ordering::Relaxed);
         self.metrics.decided.inc_by(waiters.len() as u64);
@@ -223,12 +246,17 @@ impl Shared {
     }
 
     /// An outage begins with what the store was last seen to hold.
-    pub(super) fn saw(&self, set: &Set, granted: &Granted) {
-        for (wanted, bucket) in set.buckets.iter().zip(&granted.buckets) {
-            let state = bucket.state.rebuilt();
-            self.outage
-                .saw(&wanted.key, &wanted.quota, state, granted.now_us);
-        }
+    pub(super) fn saw(&self, sets: &[Set], granted: &[Granted]) {
+        let seen = sets.iter().zip(granted).flat_map(|(set, granted)| {
+            let buckets = set.buckets.iter().zip(&granted.buckets);
+            buckets.map(|(wanted, bucket)| Put {
+                key: &wanted.key,
+                quota: &wanted.quota,
+                state: bucket.state.rebuilt(),
+                now_us: granted.now_us,
+            })
+        });
+        self.outage.saw(seen);
     }
 
     /// Requests in flight that were granted to nobody.

@@ -223,6 +223,9 @@ impl Shared {
             return self.leases.unreserve(&asked.reserved);
         }
         let extra = granted.granted.saturating_sub(set.requests);
+        if !asked.leasing && extra == 0 {
+            return self.leases.unreserve(&asked.reserved);
+        }
         let window_us = windows_end_in(&set, &granted);
         let first = set.requests;
         let granted = Arc::new(Grant { set, granted });

@@ -233,9 +233,7 @@ impl Shared {
     async fn charge_with(self: &Arc<Self>, debts: &[Debt]) -> Result<(), CallFailed> {
         let sets: Vec<Set> = debts.iter().map(forced).collect();
         let granted = self.spend_in_store(&sets).await?;
-        for (set, granted) in sets.iter().zip(&granted) {
-            self.saw(set, granted);
-        }
+        self.saw(&sets, &granted);
         self.metrics.settled.inc_by(debts.len() as u64);
         Ok(())
     }

@@ -19,6 +19,9 @@ const MAX_SHARDS: usize = 256;
 /// is full.
 const KEYS_PER_SHARD: usize = 1_024;
 
+/// Buckets whose states are set at once.
+const AT_ONCE: usize = 8;
+
 /// Buckets of this process, at most `max_keys` of them.
 ///
 /// A bucket is found by a 128-bit hash of its key under a secret of this process, so nobody can
@@ -27,6 +30,18 @@ const KEYS_PER_SHARD: usize = 1_024;
 pub struct MemoryStore {
     secret: [u8; 16],
     shards: Box<[Mutex<Shard>]>,
+}
+
+/// The state a bucket is to have.
+pub struct Put<'a> {
+    /// which bucket
+    pub key: &'a BucketKey,
+    /// its quota, which says when it will be empty
+    pub quota: &'a Quota,
+    /// its state
+    pub state: State,
+    /// what time it is, microseconds
+    pub now_us: u64,
 }
 
 /// Where a bucket is: the hash of its key and the shard it falls into.
@@ -118,11 +133,24 @@ impl MemoryStore {
         shard.state(place.hash).cloned()
     }
 
-    /// Sets the state of a bucket.
-    pub fn put(&self, key: &BucketKey, quota: &Quota, state: State, now_us: u64) {
-        let place = self.place(key);
-        if let Some(shard) = self.shards.get(place.shard) {
-            shard.lock().put(place.hash, quota, state, now_us);
+    /// Sets the states of buckets.
+    pub fn put<'a>(&self, puts: impl Iterator<Item = Put<'a>>) {
+        let mut puts = puts.map(|put| (self.place(put.key), put)).fuse();
+        loop {
+            let some: SmallVec<[_; AT_ONCE]> = puts.by_ref().take(AT_ONCE).collect();
+            let places: SmallVec<[Place; AT_ONCE]> = some.iter().map(|(place, _)| *place).collect();
+            if places.is_empty() {
+                return;
+            }
+            let mut shards = Locked::new(&self.shards, &places);
+            // all look-ups before any change: their cache misses overlap
+            let slots: SmallVec<[Slot; AT_ONCE]> = places
+                .iter()
+                .map(|place| shards.get(place.shard).find(place.hash))
+                .collect();
+            for ((place, put), slot) in some.into_iter().zip(slots) {
+                shards.get(place.shard).put(slot, place.hash, put);
+            }
         }
     }
 
@@ -297,6 +325,31 @@ mod tests {
         assert_eq!(store.len(), 0);
         store.spend(&[charge("a", &one, 1)], 1);
         assert!(store.spend(&[charge("a", &one, 0)], 1).allowed);
+    }
+
+    #[test]
+    fn states_are_set_many_at_once_the_last_of_a_bucket_counts() {
+        let store = MemoryStore::new(10_000);
+        let quota = per_minute(100);
+        let name = |nth: usize| key(&(nth % 30).to_string());
+        let keys: Vec<BucketKey> = (0..3 * AT_ONCE + 40).map(name).collect();
+        let puts = keys.iter().enumerate().map(|(nth, key)| {
+            let mut state = quota.empty();
+            quota.charge(&mut state, 1, nth as u64);
+            Put {
+                key,
+                quota: &quota,
+                state,
+                now_us: 1,
+            }
+        });
+        store.put(puts);
+        assert_eq!(store.len(), 30);
+        for nth in 0..30 {
+            let last = keys.iter().rposition(|key| *key == name(nth)).unwrap();
+            let used = quota.used(&store.state(&name(nth)).unwrap(), 1);
+            assert_eq!(used, last as u64, "bucket {nth}");
+        }
     }
 
     #[test]

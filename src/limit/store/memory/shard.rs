@@ -1,6 +1,6 @@
 //! One shard: a hash table of bucket states, bounded, that forgets what is empty again.
 
-use super::Hash;
+use super::{Hash, Put};
 use crate::limit::algorithm::{Answer, Reading};
 use crate::limit::quota::{Quota, State};
 use hashbrown::HashTable;
@@ -103,14 +103,14 @@ impl Shard {
         Some(&entry.state)
     }
 
-    pub(super) fn put(&mut self, hash: Hash, quota: &Quota, state: State, now_us: u64) {
-        let slot = self.find(hash);
+    pub(super) fn put(&mut self, slot: Slot, hash: Hash, put: Put<'_>) {
+        let slot = self.still_there(slot, hash);
         match slot.and_then(|index| self.table.get_bucket_mut(index)) {
             Some(entry) => {
-                entry.empty_at_us = quota.empty_at_us(&state);
-                entry.state = state;
+                entry.empty_at_us = put.quota.empty_at_us(&put.state);
+                entry.state = put.state;
             }
-            None => self.insert(hash, quota, state, now_us),
+            None => self.insert(hash, put.quota, put.state, put.now_us),
         }
     }
 

@@ -6,6 +6,7 @@ use crate::limit::algorithm::fixed_window::Window;
 use crate::limit::descriptor::{BucketKey, MAX_KEY};
 use crate::limit::quota::{PERIOD_US, Quota};
 use crate::limit::rate::MAX_UNITS;
+use hashbrown::HashSet;
 use redis::{Arg, Cmd, RedisWrite};
 use smallvec::SmallVec;
 
@@ -266,15 +267,12 @@ impl Likeness {
 
 /// Does a bucket occur in several sets?
 fn share_buckets(sets: &[Set]) -> bool {
-    let mut rest = sets;
-    while let Some((set, others)) = rest.split_first() {
-        let mut of_others = others.iter().flat_map(|other| other.buckets.iter());
-        if of_others.any(|other| set.buckets.iter().any(|wanted| wanted.key == other.key)) {
-            return true;
-        }
-        rest = others;
+    if sets.len() < 2 {
+        return false;
     }
-    false
+    let mut buckets = sets.iter().flat_map(|set| set.buckets.iter());
+    let mut seen = HashSet::with_capacity(sets.len() * 2);
+    buckets.any(|wanted| !seen.insert(&wanted.key))
 }
 
 /// Gives units back; the reply is for [`time`](super::time). `now_guess_us` as for [`spend`].
