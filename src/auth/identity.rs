@@ -12,7 +12,7 @@ use std::sync::Arc;
 pub struct Client {
     /// its id, visible ASCII; up to 23 bytes are kept in place
     pub id: SmolStr,
-    /// its tier, one text for all clients of it
+    /// its tier, a text that clients share
     pub tier: Option<Arc<str>>,
     /// what its API key may be used for
     #[allow(clippy::box_collection, reason = "mostly none, in a third of the room")]

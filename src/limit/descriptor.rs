@@ -186,7 +186,8 @@ impl KeyWriter {
                 .iter()
                 .take(16)
                 .flat_map(|byte| [hex(byte >> 4), hex(byte & 15)]);
-            self.length = 0;
+            // as if it had been read: two that are equal have no bytes left of what was written before
+            (self.length, self.bytes) = (0, [0; MAX_KEY]);
             for (room, byte) in self
                 .bytes
                 .iter_mut()
@@ -272,6 +273,18 @@ mod tests {
             "t:p:i:10.0.0.255"
         );
         assert_eq!(key(|w| w.address(one, 1)), "t:p:i:0");
+    }
+
+    #[test]
+    fn a_key_that_is_read_is_the_one_that_was_written() {
+        for parts in [vec![3], vec![40], vec![20, 9], vec![29, 30], vec![34, 90]] {
+            let mut writer = KeyWriter::new(b't', "p");
+            for length in parts {
+                writer.value(b'h', &vec![b'a'; length]);
+            }
+            let written = writer.finish();
+            assert_eq!(BucketKey::read(written.as_bytes()), Some(written));
+        }
     }
 
     #[test]

@@ -196,9 +196,11 @@ fn clients(config: &Config) -> HashMap<String, Arc<Client>> {
         .iter()
         .map(|tier| tier.as_str().into())
         .collect();
+    // one that does not exist is kept: it still comes before what a token claims
+    let shared = |tier: &str| tiers.get(tier).cloned().unwrap_or_else(|| tier.into());
     let client = |(id, written): (&String, &config::Client)| {
         let tier = written.tier.as_deref();
-        let client = Client::new(id, tier.and_then(|tier| tiers.get(tier).cloned()));
+        let client = Client::new(id, tier.map(shared));
         (id.clone(), Arc::new(client))
     };
     config.clients.iter().map(client).collect()

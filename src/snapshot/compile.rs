@@ -248,6 +248,8 @@ mod tests {
         let rows = [row(Section::Policies, "p", document)];
         let compiled = compiled(&file, &rows, &rows).unwrap();
         assert_eq!(limits(&compiled), [("p".to_owned(), 7)]);
+        let of_client = compiled.snapshot.clients["a"].tier.as_deref();
+        assert_eq!(of_client, Some("gold"), "before what a token claims");
         assert_eq!(
             compiled.loaded.warnings.len(),
             2,

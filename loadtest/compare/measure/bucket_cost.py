@@ -73,7 +73,7 @@ def prepare(connection):
         return [b"".join(call() for _ in range(calls)) for _ in range(PAYLOADS)]
 
     workloads = [Workload("plain hash", 1, 1, payloads(1, lambda: plain_call(plain, client())))]
-    for sets, buckets in [(1, 1), (1, 2), (16, 1), (16, 2)]:
+    for sets, buckets in [(1, 1), (1, 2), (32, 1), (32, 2)]:
         name = f"spend {sets}x{buckets}"
 
         def call(sets=sets, buckets=buckets):

@@ -19,7 +19,7 @@ const MAX_SHARDS: usize = 256;
 /// is full.
 const KEYS_PER_SHARD: usize = 1_024;
 
-/// Buckets whose states are set at once.
+/// Buckets whose states are set at once, about as many as a processor looks ahead.
 const AT_ONCE: usize = 8;
 
 /// Buckets of this process, at most `max_keys` of them.
@@ -209,15 +209,16 @@ impl MemoryStore {
     }
 }
 
-/// The locks of the shards a request needs, taken in ascending order so that two requests never
-/// wait for each other.
+/// The locks of the shards that a request needs, or states that are set at once, taken in ascending order
+/// so that two of them never wait for each other.
 struct Locked<'a> {
-    guards: SmallVec<[(usize, MutexGuard<'a, Shard>); 4]>,
+    guards: SmallVec<[(usize, MutexGuard<'a, Shard>); AT_ONCE]>,
 }
 
 impl<'a> Locked<'a> {
     fn new(shards: &'a [Mutex<Shard>], places: &[Place]) -> Self {
-        let mut needed: SmallVec<[usize; 4]> = places.iter().map(|place| place.shard).collect();
+        let mut needed: SmallVec<[usize; AT_ONCE]> =
+            places.iter().map(|place| place.shard).collect();
         needed.sort_unstable();
         needed.dedup();
         let lock = |index: usize| shards.get(index).map(|shard| (index, shard.lock()));
@@ -349,6 +350,32 @@ mod tests {
             let last = keys.iter().rposition(|key| *key == name(nth)).unwrap();
             let used = quota.used(&store.state(&name(nth)).unwrap(), 1);
             assert_eq!(used, last as u64, "bucket {nth}");
+        }
+    }
+
+    #[test]
+    fn states_that_are_set_at_once_push_each_other_out_of_a_full_store() {
+        for max_keys in 1..AT_ONCE {
+            let store = MemoryStore::new(max_keys);
+            let quota = per_minute(100);
+            let keys: Vec<BucketKey> = (0..40).map(|nth| key(&(nth % 11).to_string())).collect();
+            let used = |nth: usize| 1 + (nth % 11) as u64;
+            store.put(keys.iter().enumerate().map(|(nth, key)| {
+                let mut state = quota.empty();
+                quota.charge(&mut state, 1, used(nth));
+                Put {
+                    key,
+                    quota: &quota,
+                    state,
+                    now_us: 1,
+                }
+            }));
+            assert_eq!(store.len(), max_keys);
+            for (nth, key) in keys.iter().enumerate().take(11) {
+                if let Some(state) = store.state(key) {
+                    assert_eq!(quota.used(&state, 1), used(nth), "bucket {nth}");
+                }
+            }
         }
     }
 

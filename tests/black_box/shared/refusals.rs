@@ -177,21 +177,33 @@ fn admitted_after(gateway: &Gateway, act: impl Fn()) -> Duration {
 
 #[test]
 fn a_reset_is_heard_of_by_every_gateway_at_once() {
-    const KEY: &str = "tg:f:p:g";
+    resets_of("p", "tg:f:p:g");
+}
+
+#[test]
+fn so_is_that_of_a_bucket_whose_key_is_a_hash() {
+    resets_of("a-policy-whose-name-takes-all-the-room", "tg:#*");
+}
+
+fn resets_of(policy: &str, pattern: &str) {
     let fleet = Fleet::start(
         3,
-        "  p: { key: [global], algorithm: fixed_window, quota: { count: 20, period: 1000h } }",
+        &format!(
+            "  {policy}: {{ key: [global], algorithm: fixed_window, quota: {{ count: 20, period: 1000h }} }}"
+        ),
     );
     let exhaust = || {
         waiting::until("the bucket is exhausted", || {
             fleet.gateways[0].get("/").status == 429
         })
     };
+    exhaust();
+    let key = &fleet.redis.command(&["KEYS", pattern]);
     for gateway in &fleet.gateways {
         exhaust();
         // a bucket that is deleted without a word is refused as long as that is remembered
         let took = admitted_after(gateway, || {
-            fleet.redis.command(&["DEL", KEY]);
+            fleet.redis.command(&["DEL", key]);
         });
         assert!(
             took >= Duration::from_millis(990),
@@ -201,7 +213,7 @@ fn a_reset_is_heard_of_by_every_gateway_at_once() {
         let rounds = (0..4).map(|_| {
             exhaust();
             admitted_after(gateway, || {
-                fleet.redis.command(&["EVAL", RESET, "1", KEY, "tg:resets"]);
+                fleet.redis.command(&["EVAL", RESET, "1", key, "tg:resets"]);
             })
         });
         let fastest = rounds.min().unwrap();

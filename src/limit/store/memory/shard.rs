@@ -67,8 +67,8 @@ impl Shard {
         }
     }
 
-    /// A slot found earlier, or found again: another charge of the same request may have moved the
-    /// table since.
+    /// A slot found earlier, or found again: another charge of the same request, or
+    /// another state that was set with it, may have moved the table since.
     fn still_there(&self, slot: Slot, hash: Hash) -> Slot {
         match slot.and_then(|index| self.table.get_bucket(index)) {
             Some(entry) if entry.hash == hash => slot,

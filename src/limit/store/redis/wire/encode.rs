@@ -265,7 +265,7 @@ impl Likeness {
     }
 }
 
-/// Does a bucket occur in several sets?
+/// Does a bucket occur in several sets? In one set it does not occur twice.
 fn share_buckets(sets: &[Set]) -> bool {
     if sets.len() < 2 {
         return false;
