@@ -6,8 +6,8 @@ use http::HeaderValue;
 use smol_str::SmolStr;
 use std::sync::Arc;
 
-/// Who is calling. With the counts of its `Arc` it is one line of a cache: of thousands of clients,
-/// the next one to call is in none.
+/// Who is calling. With the counts of its `Arc` it fills one line of a cache, for each line costs a wait:
+/// where thousands of clients call, the next one's are in no cache.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Client {
     /// its id, visible ASCII; up to 23 bytes are kept in place
@@ -19,6 +19,7 @@ pub struct Client {
     scopes: Option<Box<Vec<String>>>,
 }
 
+/// Bytes of an `Arc`'s two counts.
 const COUNTS: usize = 2 * size_of::<usize>();
 const _: () = assert!(size_of::<Client>() + COUNTS <= 64, "more than one line");
 
@@ -46,8 +47,8 @@ impl Client {
         self.scopes.as_deref().map_or(&[], Vec::as_slice)
     }
 
-    /// Its id as it is sent upstream; one that is not visible ASCII is not (the configuration has none
-    /// such).
+    /// Its id as it is sent upstream, `-` in place of one that is not visible ASCII (the configuration has
+    /// none such).
     pub fn id_header(&self) -> HeaderValue {
         HeaderValue::from_str(&self.id).unwrap_or(HeaderValue::from_static("-"))
     }
